@@ -1,0 +1,108 @@
+//! What the current thread is doing for this crate: running a pool's tasks, or a hook, or nothing.
+//!
+//! The mark is a plain pointer in a thread-local without a destructor, so that it can still be read when the C
+//! runtime runs exit handlers on this thread, after the thread's other thread-locals are gone.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+/// A thread that runs tasks of a pool, as the layers below the pool see it.
+pub(crate) trait TaskHost {
+    /// Marks the thread as blocked in a wait for an end that must not wait for this thread; undone when the guard is
+    /// dropped. Its tasks count as finished until then, or until what it waits for is over.
+    fn block(&self, wait: Wait) -> Box<dyn Any>;
+
+    /// Runs one task that no thread of the pool is left to run. Says whether there was one.
+    fn help(&self) -> bool;
+
+    /// Whether the thread is inside a task, and not between two or in one of its pool's callbacks.
+    fn is_in_task(&self) -> bool;
+
+    /// Whether the innermost task was told to stop.
+    fn is_cancelled(&self) -> bool;
+
+    /// Labels the innermost task.
+    fn set_label(&self, label: Cow<'static, str>);
+
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// What a blocked thread waits for.
+#[derive(Clone)]
+pub(crate) enum Wait {
+    /// The end of a shutdown. Its tasks count as finished for every drain.
+    End {
+        /// Turns true when the wait is over, though the thread may not have woken up yet: it counts as running again.
+        over: Arc<AtomicBool>,
+        /// Whether a shutdown that joins the thread can rely on the wait to end by itself.
+        ends: bool,
+    },
+    /// An idle pool. Its tasks count as finished for the same wait of other tasks.
+    Idle,
+}
+
+/// A hook that is running on the current thread.
+pub(crate) trait HookHost {
+    /// Has the shutdown go on as if the hook had ended, because its thread now waits for that shutdown.
+    fn leave(&self);
+
+    /// Records the code with which the process is to exit.
+    fn exit_with(&self, code: i32);
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Frame<'a> {
+    Worker(&'a dyn TaskHost),
+    Hook(&'a dyn HookHost),
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<NonNull<Frame<'static>>>> = const { Cell::new(None) };
+}
+
+/// Runs `f` with `frame` as what the current thread is doing.
+pub(crate) fn enter<R>(frame: &Frame<'_>, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<NonNull<Frame<'static>>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.with(|current| current.set(self.0));
+        }
+    }
+    let frame: NonNull<Frame<'static>> = NonNull::from(frame).cast();
+    let _restore = Restore(CURRENT.with(|current| current.replace(Some(frame))));
+    f()
+}
+
+/// Shows `f` what the current thread is doing.
+pub(crate) fn with<R>(f: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
+    let current = CURRENT.with(Cell::get);
+    // SAFETY: `enter` set the pointer from a reference that it borrows until it takes the pointer back, unwinding
+    // included; both happen on this thread, so the frame is alive while `f` runs inside that call. `f` takes any
+    // lifetime and so cannot keep the reference.
+    f(current.map(|frame| unsafe { frame.as_ref() }))
+}
+
+/// Marks the current thread as blocked, if it runs a pool's tasks; undone when the guard is dropped.
+pub(crate) fn block(wait: Wait) -> Option<Box<dyn Any>> {
+    with(|frame| match frame {
+        Some(Frame::Worker(host)) => Some(host.block(wait)),
+        _ => None,
+    })
+}
+
+/// Runs one task of the current thread's pool that no other thread is left to run. Says whether there was one.
+pub(crate) fn help() -> bool {
+    with(|frame| match frame {
+        Some(Frame::Worker(host)) => host.help(),
+        _ => false,
+    })
+}
+
+pub(crate) fn in_hook() -> bool {
+    with(|frame| matches!(frame, Some(Frame::Hook(_))))
+}

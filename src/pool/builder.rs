@@ -1,0 +1,220 @@
+use super::core::{Callback, Config, Core};
+use super::Pool;
+use crate::queue::Intake;
+use crate::registry::Registry;
+use crate::rejected::RejectReason;
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// What a pool's own tasks may do while it drains.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum FollowUps {
+    /// They may submit more, which is run before the pool ends. The default.
+    #[default]
+    Accept,
+    /// Like everybody else they are refused.
+    Reject,
+}
+
+/// Why a pool could not be built.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// `max_threads` is zero.
+    ZeroThreads,
+    /// `min_threads` is larger than `max_threads`.
+    MinAboveMax,
+    /// The name has a NUL byte in it, which no thread's name may have.
+    BadName,
+    /// The registry drains already, or belongs to the process that this one was forked from.
+    ShuttingDown,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BuildError::ZeroThreads => "max_threads is 0, and such a pool could run nothing: allow at least 1",
+            BuildError::MinAboveMax => "min_threads is above max_threads: lower the one or raise the other",
+            BuildError::BadName => "the name contains a NUL byte, which no thread's name may: leave it out",
+            BuildError::ShuttingDown => {
+                "the registry drains already, so a new pool would run nothing: build pools before shutdown begins"
+            }
+        })
+    }
+}
+
+impl Error for BuildError {}
+
+/// Sets up a [`Pool`]; get one with [`Pool::builder`].
+///
+/// ```
+/// let pool = winddown::Pool::builder().name("mail").max_threads(2).daemon().build()?;
+/// assert!(pool.stats().is_daemon);
+/// # Ok::<(), winddown::BuildError>(())
+/// ```
+#[must_use = "a builder builds nothing until build() is called"]
+pub struct PoolBuilder {
+    name: Option<Cow<'static, str>>,
+    max_threads: Option<usize>,
+    min_threads: usize,
+    keep_alive: Duration,
+    stack_size: Option<usize>,
+    follow_ups: FollowUps,
+    is_daemon: bool,
+    on_thread_start: Option<Callback>,
+    on_thread_stop: Option<Callback>,
+    registry: Option<Registry>,
+    #[cfg(test)]
+    pub(super) on_timeout: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+}
+
+impl PoolBuilder {
+    pub(super) fn new() -> PoolBuilder {
+        PoolBuilder {
+            name: None,
+            max_threads: None,
+            min_threads: 0,
+            keep_alive: Duration::from_secs(10),
+            stack_size: None,
+            follow_ups: FollowUps::default(),
+            is_daemon: false,
+            on_thread_start: None,
+            on_thread_stop: None,
+            registry: None,
+            #[cfg(test)]
+            on_timeout: None,
+        }
+    }
+
+    /// The pool's name, which its threads share: `NAME-worker-1` and so on. Default: `pool-N`, counted up.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> PoolBuilder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How many threads there may be at once. Default: the available parallelism.
+    pub fn max_threads(mut self, max_threads: usize) -> PoolBuilder {
+        self.max_threads = Some(max_threads);
+        self
+    }
+
+    /// How many threads are kept when they are idle, once they were started. Default: 0.
+    pub fn min_threads(mut self, min_threads: usize) -> PoolBuilder {
+        self.min_threads = min_threads;
+        self
+    }
+
+    /// For how long a thread above the minimum may be idle before it ends. Default: 10 s. `Duration::MAX`: for ever.
+    pub fn keep_alive(mut self, keep_alive: Duration) -> PoolBuilder {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// The stack size of its threads, in bytes. Default: that of `std::thread`. One that the operating system refuses
+    /// shows at the first submission, as [`RejectReason::NoThread`](crate::RejectReason::NoThread).
+    pub fn stack_size(mut self, stack_size: usize) -> PoolBuilder {
+        self.stack_size = Some(stack_size);
+        self
+    }
+
+    /// What its own tasks may submit while it drains. Default: [`FollowUps::Accept`].
+    pub fn follow_ups(mut self, follow_ups: FollowUps) -> PoolBuilder {
+        self.follow_ups = follow_ups;
+        self
+    }
+
+    /// Makes it a daemon pool, which the exit of the process does not wait for.
+    ///
+    /// It stays open until everything else has ended; then its queued tasks are cancelled and its running ones left
+    /// behind. For work that is worth nothing once the process ends: refreshing a cache, sending metrics. An explicit
+    /// [`shutdown`](Pool::shutdown) of it does wait.
+    pub fn daemon(mut self) -> PoolBuilder {
+        self.is_daemon = true;
+        self
+    }
+
+    /// Called on each worker thread before its first task.
+    ///
+    /// If it panics the pool is broken, as in CPython's `ThreadPoolExecutor`: its queued tasks are cancelled, and
+    /// later ones refused with [`RejectReason::Broken`](crate::RejectReason::Broken).
+    pub fn on_thread_start(mut self, callback: impl Fn() + Send + Sync + 'static) -> PoolBuilder {
+        self.on_thread_start = Some(Arc::new(callback));
+        self
+    }
+
+    /// Called on each worker thread after its last task. A panic in it is logged.
+    pub fn on_thread_stop(mut self, callback: impl Fn() + Send + Sync + 'static) -> PoolBuilder {
+        self.on_thread_stop = Some(Arc::new(callback));
+        self
+    }
+
+    /// The registry that winds it down. Default: the [global](Registry::global) one.
+    pub fn registry(mut self, registry: &Registry) -> PoolBuilder {
+        self.registry = Some(registry.clone());
+        self
+    }
+
+    /// Builds the pool. No thread is started before the first task.
+    ///
+    /// # Errors
+    ///
+    /// See [`BuildError`].
+    ///
+    /// ```
+    /// use winddown::{BuildError, Pool};
+    /// assert_eq!(Pool::builder().max_threads(0).build().unwrap_err(), BuildError::ZeroThreads);
+    /// ```
+    pub fn build(self) -> Result<Pool, BuildError> {
+        let pool = self.build_or_refusing()?;
+        // Only a pool that the registry would not have is closed already.
+        if pool.is_closed() {
+            return Err(BuildError::ShuttingDown);
+        }
+        Ok(pool)
+    }
+
+    /// Builds the pool, or, where its registry drains already, one that refuses every task.
+    pub(super) fn build_or_refusing(self) -> Result<Pool, BuildError> {
+        static POOLS: AtomicU64 = AtomicU64::new(1);
+        let max_threads = self.max_threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get()));
+        if max_threads == 0 {
+            return Err(BuildError::ZeroThreads);
+        }
+        if self.min_threads > max_threads {
+            return Err(BuildError::MinAboveMax);
+        }
+        let name = self
+            .name
+            .unwrap_or_else(|| format!("pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)).into());
+        if name.contains('\0') {
+            return Err(BuildError::BadName);
+        }
+        let name: Arc<str> = name.into();
+        let registry = self.registry.unwrap_or_else(|| Registry::global().clone());
+        let config = Config {
+            max_threads,
+            min_threads: self.min_threads,
+            keep_alive: self.keep_alive,
+            stack_size: self.stack_size,
+            follow_ups: self.follow_ups,
+            is_daemon: self.is_daemon,
+            on_thread_start: self.on_thread_start,
+            on_thread_stop: self.on_thread_stop,
+            #[cfg(test)]
+            on_timeout: self.on_timeout,
+        };
+        let member = |key| Arc::new(Core::new(name.clone(), config, registry.clone(), key));
+        let core = registry.add_member(member).unwrap_or_else(|make| {
+            let core = make(0);
+            core.close_intake(Intake::Closed, RejectReason::ShuttingDown);
+            core
+        });
+        Ok(Pool { core, is_counted: true })
+    }
+}

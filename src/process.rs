@@ -1,0 +1,109 @@
+//! The process's own registry, one for each line of forks, and the net under its exit.
+
+use crate::context::{self, Frame};
+use crate::os::{self, Generation};
+use crate::registry::report::Reason;
+use crate::registry::Registry;
+use once_cell::race::OnceBox;
+#[cfg(feature = "exit-hook")]
+use std::time::Duration;
+
+/// The registry of one process in a line of forks: a child starts afresh, with the next era.
+///
+/// Eras are linked and never freed, so `Registry::global` can hand out references for ever. They are made without a
+/// lock: one that another thread held at the moment of a fork could never be taken in the child.
+struct Era {
+    generation: Generation,
+    registry: Registry,
+    next: OnceBox<Era>,
+}
+
+static FIRST: OnceBox<Era> = OnceBox::new();
+
+fn era() -> &'static Era {
+    os::watch_forks();
+    #[cfg(feature = "exit-hook")]
+    os::at_exit(at_exit);
+    let now = Generation::now();
+    let new = || Box::new(Era { generation: now, registry: Registry::root(), next: OnceBox::new() });
+    let mut era = FIRST.get_or_init(new);
+    while era.generation != now {
+        era = era.next.get_or_init(new);
+    }
+    era
+}
+
+impl Registry {
+    /// Makes a registry of its own.
+    ///
+    /// The end of the process winds it down too, before the global one.
+    ///
+    /// ```
+    /// let registry = winddown::Registry::new();
+    /// let pool = winddown::Pool::builder().registry(&registry).build()?;
+    /// pool.execute(|| ())?;
+    /// assert!(registry.shutdown().is_clean()); // this one alone
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[allow(clippy::new_without_default)] // Two defaults would not be the same registry.
+    pub fn new() -> Registry {
+        Registry::global().child()
+    }
+
+    /// The registry of the process, which pools join unless their builder says otherwise.
+    ///
+    /// A forked child has one of its own.
+    pub fn global() -> &'static Registry {
+        &era().registry
+    }
+}
+
+/// Winds down whatever is not, for the end of the process, and sees to it that its output is not lost.
+pub(crate) fn wind_down(reason: Reason) {
+    // A hook that ends the process must not be waited for by the shutdown that its thread now waits for.
+    context::with(|frame| {
+        if let Some(Frame::Hook(hook)) = frame {
+            hook.leave();
+        }
+    });
+    Registry::global().wind_down(reason);
+}
+
+/// The net: called by the C runtime when the process exits, on the thread that exits.
+///
+/// That is the main thread, its thread-locals gone, or any thread that called `std::process::exit`, a worker
+/// included, whose task then counts as finished. In a forked child it finds the child's own era. A second call finds
+/// everything wound down.
+#[cfg(feature = "exit-hook")]
+extern "C" fn at_exit() {
+    use crate::contain;
+
+    if FIRST.get().is_none() {
+        return;
+    }
+    if let Err(payload) = contain::run(|| wind_down(Reason::Exit)) {
+        let message = contain::message(&*payload).to_owned();
+        contain::log(log::Level::Error, format_args!("the shutdown at exit panicked: {message}"));
+        contain::drop_quietly(payload);
+    }
+    if let Err(payload) = contain::run(flush_stdout) {
+        contain::drop_quietly(payload);
+    }
+}
+
+/// Writes out what tasks have printed.
+///
+/// When `main` returns, std flushes stdout and makes it unbuffered, but only if no task holds its lock at that
+/// moment. One that was left behind may hold it for ever, so another thread does this, and is not waited for long.
+#[cfg(feature = "exit-hook")]
+fn flush_stdout() {
+    use crate::registry::helper::Helper;
+    use std::io::Write;
+
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let event = Registry::global().event();
+    // The error, a reader that is gone, cannot be told to anyone any more.
+    let pending = Helper::new("winddown-flush").start(event, || drop(std::io::stdout().flush()));
+    let until = crate::sync::deadline(PATIENCE);
+    event.wait(|| until, || pending.is_done());
+}

@@ -1,0 +1,256 @@
+//! A task as it lies in a queue: the closure itself, inline, where it is small.
+//!
+//! A boxed closure that is allocated on one core and freed on another costs several times what the rest of a hand-over
+//! does, so up to four words travel in the queue's own slot. What is larger, or aligned more strictly than a word, is
+//! boxed and travels as its pointer. This is the crate's unsafe core; everything about a closure's bytes is here.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::mem::{align_of, size_of, ManuallyDrop, MaybeUninit};
+use std::panic::Location;
+use std::sync::Arc;
+
+const WORDS: usize = 4;
+
+type Payload = [MaybeUninit<usize>; WORDS];
+
+/// Something to run once on a thread that has a `C`.
+pub(crate) trait Work<C>: Send + 'static {
+    /// Runs it. Says whether it ran: what was cancelled in its place in the queue does not. Must not panic.
+    fn run(self, cx: &C, location: &'static Location<'static>) -> bool;
+
+    /// Claims it for a cancellation that [`discard`](Work::discard) completes. Says what there is to discard.
+    fn doom(&self) -> Doom;
+
+    /// Drops it unrun, and resolves its handle if it has one. Must not panic.
+    fn discard(self);
+}
+
+/// What came of the claim to cancel a queued task.
+pub(crate) enum Doom {
+    /// It is not queued any more: cancelled before, or run elsewhere.
+    Gone,
+    /// It will not run, and no one waits for it.
+    Silent,
+    /// It will not run; this resolves its handle.
+    Awaited(Arc<dyn Resolve>),
+}
+
+pub(crate) trait Resolve: Send + Sync {
+    /// Resolves the handle as cancelled, if it is not resolved, without dropping the captures.
+    fn resolve_cancelled(&self);
+}
+
+struct VTable<C> {
+    run: unsafe fn(*mut Payload, &C, &'static Location<'static>) -> bool,
+    doom: unsafe fn(*const Payload) -> Doom,
+    discard: unsafe fn(*mut Payload),
+}
+
+pub(crate) struct Job<C: 'static> {
+    payload: Payload,
+    vtable: &'static VTable<C>,
+    location: &'static Location<'static>,
+}
+
+// SAFETY: the payload holds a `Work`, which is `Send`, or a box of one; the rest are shared references to `Sync` data.
+unsafe impl<C> Send for Job<C> {}
+
+/// Whether a `W` lies in the payload itself.
+const fn is_inline<W>() -> bool {
+    size_of::<W>() <= size_of::<Payload>() && align_of::<W>() <= align_of::<Payload>()
+}
+
+impl<C: 'static> Job<C> {
+    pub(crate) fn new<W: Work<C>>(work: W, location: &'static Location<'static>) -> Job<C> {
+        let mut payload: Payload = [MaybeUninit::uninit(); WORDS];
+        let place = &mut payload as *mut Payload;
+        if is_inline::<W>() {
+            // SAFETY: a `W` fits into the payload and needs no stricter alignment; nothing is overwritten that needs
+            // a drop.
+            unsafe { place.cast::<W>().write(work) };
+            Job { payload, vtable: &Inline::<W, C>::VTABLE, location }
+        } else {
+            // SAFETY: a thin pointer is one word, and the payload has four, aligned for words.
+            unsafe { place.cast::<*mut W>().write(Box::into_raw(Box::new(work))) };
+            Job { payload, vtable: &Boxed::<W, C>::VTABLE, location }
+        }
+    }
+
+    /// Runs it; see [`Work::run`].
+    pub(crate) fn run(self, cx: &C) -> bool {
+        let mut job = ManuallyDrop::new(self);
+        // SAFETY: the vtable was chosen for what the payload holds. `ManuallyDrop` keeps the job's own drop from
+        // taking it a second time.
+        unsafe { (job.vtable.run)(&mut job.payload, cx, job.location) }
+    }
+
+    /// Claims it for cancellation; dropping the job completes that.
+    pub(crate) fn doom(&self) -> Doom {
+        // SAFETY: the vtable was chosen for what the payload holds, and it holds it until `run` or `drop`.
+        unsafe { (self.vtable.doom)(&self.payload) }
+    }
+}
+
+impl<C> Drop for Job<C> {
+    fn drop(&mut self) {
+        // SAFETY: the payload still holds the work: `run`, which takes it, prevents this drop.
+        unsafe { (self.vtable.discard)(&mut self.payload) }
+    }
+}
+
+/// The operations on a payload that holds a `W` itself.
+struct Inline<W, C>(PhantomData<(W, C)>);
+
+impl<C: 'static, W: Work<C>> Inline<W, C> {
+    const VTABLE: VTable<C> = VTable { run: Self::run, doom: Self::doom, discard: Self::discard };
+
+    /// # Safety
+    ///
+    /// The payload holds a `W`, which this takes.
+    unsafe fn run(payload: *mut Payload, cx: &C, location: &'static Location<'static>) -> bool {
+        // SAFETY: the caller's promise.
+        let work = unsafe { payload.cast::<W>().read() };
+        work.run(cx, location)
+    }
+
+    /// # Safety
+    ///
+    /// The payload holds a `W`.
+    unsafe fn doom(payload: *const Payload) -> Doom {
+        // SAFETY: the caller's promise.
+        let work = unsafe { &*payload.cast::<W>() };
+        work.doom()
+    }
+
+    /// # Safety
+    ///
+    /// The payload holds a `W`, which this takes.
+    unsafe fn discard(payload: *mut Payload) {
+        // SAFETY: the caller's promise.
+        let work = unsafe { payload.cast::<W>().read() };
+        work.discard();
+    }
+}
+
+/// The operations on a payload that holds the pointer of a `Box<W>`.
+struct Boxed<W, C>(PhantomData<(W, C)>);
+
+impl<C: 'static, W: Work<C>> Boxed<W, C> {
+    const VTABLE: VTable<C> = VTable { run: Self::run, doom: Self::doom, discard: Self::discard };
+
+    /// # Safety
+    ///
+    /// The payload holds the pointer of a `Box<W>`, which this takes.
+    unsafe fn take(payload: *mut Payload) -> Box<W> {
+        // SAFETY: the caller's promise; `Job::new` got the pointer from `Box::into_raw`.
+        unsafe { Box::from_raw(payload.cast::<*mut W>().read()) }
+    }
+
+    /// # Safety
+    ///
+    /// As for `take`.
+    unsafe fn run(payload: *mut Payload, cx: &C, location: &'static Location<'static>) -> bool {
+        // SAFETY: the caller's promise.
+        let work = unsafe { Self::take(payload) };
+        (*work).run(cx, location)
+    }
+
+    /// # Safety
+    ///
+    /// The payload holds the pointer of a `Box<W>`.
+    unsafe fn doom(payload: *const Payload) -> Doom {
+        // SAFETY: the caller's promise.
+        let work = unsafe { &**payload.cast::<*mut W>() };
+        work.doom()
+    }
+
+    /// # Safety
+    ///
+    /// As for `take`.
+    unsafe fn discard(payload: *mut Payload) {
+        // SAFETY: the caller's promise.
+        let work = unsafe { Self::take(payload) };
+        (*work).discard();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct Count {
+        runs: AtomicUsize,
+        drops: AtomicUsize,
+    }
+
+    /// A closure of a chosen shape that counts its runs and its drops.
+    struct Probe<T> {
+        content: T,
+        count: Arc<Count>,
+        expected: fn(&T) -> bool,
+    }
+
+    impl<T: Send + 'static> Work<usize> for Probe<T> {
+        fn run(self, cx: &usize, _: &'static Location<'static>) -> bool {
+            assert!((self.expected)(&self.content));
+            self.count.runs.fetch_add(*cx, Ordering::Relaxed);
+            true
+        }
+        fn doom(&self) -> Doom {
+            assert!((self.expected)(&self.content));
+            Doom::Silent
+        }
+        fn discard(self) {}
+    }
+
+    impl<T> Drop for Probe<T> {
+        fn drop(&mut self) {
+            self.count.drops.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn check<T: Clone + Send + 'static>(content: T, expected: fn(&T) -> bool, inline: bool) {
+        assert_eq!(is_inline::<Probe<T>>(), inline);
+        let count = Arc::new(Count { runs: AtomicUsize::new(0), drops: AtomicUsize::new(0) });
+        let probe = || Probe { content: content.clone(), count: count.clone(), expected };
+        let job = || Job::<usize>::new(probe(), Location::caller());
+        // Moved about before it runs, as in a queue that grows.
+        let mut queue = std::collections::VecDeque::new();
+        for _ in 0..20 {
+            queue.push_back(job());
+        }
+        let first = queue.pop_front().unwrap();
+        assert!(first.run(&3));
+        let second = queue.pop_front().unwrap();
+        assert!(matches!(second.doom(), Doom::Silent));
+        drop(second);
+        assert_eq!(count.runs.load(Ordering::Relaxed), 3);
+        assert_eq!(count.drops.load(Ordering::Relaxed), 2);
+        drop(queue);
+        assert_eq!(count.runs.load(Ordering::Relaxed), 3);
+        assert_eq!(count.drops.load(Ordering::Relaxed), 20);
+        assert_eq!(Arc::strong_count(&count), 1);
+    }
+
+    #[test]
+    fn a_queued_task_takes_six_words() {
+        assert_eq!(size_of::<Job<()>>(), 6 * size_of::<usize>());
+    }
+
+    #[test]
+    fn closures_of_every_size_and_alignment_run_or_drop_once() {
+        #[derive(Clone)]
+        #[repr(align(64))]
+        struct Aligned(u8);
+        check((), |_| true, true);
+        check(7_usize, |n| *n == 7, true);
+        check([7_usize, 8], |n| *n == [7, 8], true);
+        check([7_u8; 16], |n| *n == [7; 16], true);
+        check([7_u8; 17], |n| *n == [7; 17], false);
+        check([7_usize; 1000], |n| *n == [7; 1000], false);
+        check(Aligned(5), |n| n.0 == 5 && (n as *const Aligned as usize) % 64 == 0, false);
+        check(String::from("owned"), |s| s == "owned", false);
+    }
+}

@@ -1,0 +1,319 @@
+//! Drains members and joins their threads, within budgets.
+//!
+//! # When everything is quiet
+//!
+//! A task may submit to any member of its registry, so members that are quiet one after the other need not be quiet at
+//! once: a task of the second may have fed the first in between. [`Drain::all_quiet`] reads how many tasks each member
+//! has settled, all of them, and then how many each has accepted. Both counts only grow and settled never exceeds
+//! accepted. If for a member the settled count of the first pass equals the accepted count of the second, it had
+//! settled everything at the first reading and accepted nothing up to the second. If that is so for all, there was a
+//! moment, between the passes, at which all were quiet at once. From then on nobody inside is left to submit.
+//!
+//! What can still come to life is a task that counts as settled because it is blocked in a wait for a shutdown. That
+//! is why a member is closed for good by [`seal`](super::member::Member::seal), which looks again under the member's own lock and says no
+//! when it is not quiet; the drain goes on then.
+
+use super::budget::Budget;
+use super::ended::{join_all, EndedThread};
+use super::helper::{Helper, Pending};
+use super::member::{Circle, Doomed, Member};
+use crate::contain;
+use crate::context;
+use crate::sync::{sooner, Event};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const FIRST_WARNING: Duration = Duration::from_secs(5);
+
+/// Members that share a budget.
+pub(crate) struct Group {
+    pub(crate) members: Vec<Arc<dyn Member>>,
+    pub(crate) budget: Arc<Budget>,
+    stage: Stage,
+    burials: Vec<Burial>,
+}
+
+/// How hard the budget presses; it never lets up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Everything is waited for.
+    Patient,
+    /// The reserve has begun: what was queued is cancelled, what runs was told.
+    CutOff,
+    /// What ran then was given up.
+    Abandoned,
+}
+
+struct Burial {
+    helper: Helper,
+    pending: Pending<()>,
+    undertaker: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Group {
+    pub(crate) fn new(members: Vec<Arc<dyn Member>>, budget: Arc<Budget>) -> Group {
+        Group { members, budget, stage: Stage::Patient, burials: Vec::new() }
+    }
+
+    /// When the budget presses harder next.
+    fn next_stage_at(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Patient => self.budget.cancel_at(),
+            Stage::CutOff => self.budget.abandon_at(),
+            Stage::Abandoned => None,
+        }
+    }
+
+    fn press(&mut self, event: &Arc<Event>) {
+        while self.next_stage_at().is_some_and(|at| Instant::now() >= at) {
+            match self.stage {
+                Stage::Patient => {
+                    self.stage = Stage::CutOff;
+                    self.cut_off(event);
+                }
+                Stage::CutOff => {
+                    self.stage = Stage::Abandoned;
+                    self.members.iter().for_each(|member| member.abandon());
+                    self.give_up_burials();
+                }
+                Stage::Abandoned => {}
+            }
+        }
+    }
+
+    /// Every member stops taking tasks before the first drops one, since a drop may submit.
+    fn cut_off(&mut self, event: &Arc<Event>) {
+        let doomed: Vec<_> = self.members.iter().map(|member| member.cut_off()).collect();
+        for doomed in doomed {
+            self.burials.push(Burial::start(doomed, event));
+        }
+    }
+
+    /// Handles resolve now, even those of tasks whose captures nobody gets round to dropping.
+    fn give_up_burials(&mut self) {
+        for burial in &mut self.burials {
+            if !burial.pending.is_done() {
+                burial.helper.leave_behind();
+                if let Some(undertaker) = burial.undertaker.take() {
+                    undertaker();
+                }
+            }
+        }
+    }
+
+    fn is_buried(&self) -> bool {
+        self.stage == Stage::Abandoned || self.burials.iter().all(|burial| burial.pending.is_done())
+    }
+}
+
+impl Burial {
+    fn start(doomed: Box<dyn Doomed>, event: &Arc<Event>) -> Burial {
+        let undertaker = Some(doomed.undertaker());
+        let mut helper = Helper::new("winddown-cancel");
+        let pending = helper.start(event, move || doomed.bury());
+        Burial { helper, pending, undertaker }
+    }
+}
+
+/// The draining and joining of groups of members by one thread.
+pub(crate) struct Drain {
+    pub(crate) groups: Vec<Group>,
+    event: Arc<Event>,
+    joins: Helper,
+    /// No deadline can come: threads are joined by this one, without a helper.
+    is_patient: bool,
+    began: Instant,
+    warn_after: Duration,
+}
+
+impl Drain {
+    pub(crate) fn new(event: Arc<Event>) -> Drain {
+        Drain {
+            groups: Vec::new(),
+            event,
+            joins: Helper::new("winddown-join"),
+            is_patient: false,
+            began: Instant::now(),
+            warn_after: FIRST_WARNING,
+        }
+    }
+
+    /// The drain of one member, whose deadline nobody else can bring nearer.
+    pub(crate) fn of_one(event: Arc<Event>, member: Arc<dyn Member>, budget: Arc<Budget>) -> Drain {
+        let mut drain = Drain::new(event);
+        drain.is_patient = budget.end().is_none();
+        drain.groups.push(Group::new(vec![member], budget));
+        drain
+    }
+
+    pub(crate) fn event(&self) -> &Arc<Event> {
+        &self.event
+    }
+
+    /// Waits until `ready` holds, or `until` has come. Meanwhile budgets press, and the log names, at doubling
+    /// intervals, what `what` says is waited for.
+    pub(crate) fn wait(
+        &mut self,
+        until: impl Fn(&Drain) -> Option<Instant>,
+        ready: impl Fn(&Drain) -> bool,
+        what: impl Fn(&Drain) -> Vec<String>,
+    ) -> bool {
+        loop {
+            let drain = &*self;
+            let wake_at = || {
+                let press = drain.groups.iter().map(Group::next_stage_at).fold(None, sooner);
+                sooner(sooner(until(drain), press), drain.began.checked_add(drain.warn_after))
+            };
+            // While this thread waits, a task of its own pool may be left without a thread to run it.
+            let look = || {
+                while context::help() {}
+                ready(drain)
+            };
+            if drain.event.wait(wake_at, look) {
+                return true;
+            }
+            if until(self).is_some_and(|until| Instant::now() >= until) {
+                return ready(self);
+            }
+            if self.began.elapsed() >= self.warn_after {
+                self.warn_after *= 2;
+                let waited = self.began.elapsed();
+                for what in what(self) {
+                    contain::log(
+                        log::Level::Warn,
+                        format_args!("shutdown has waited {waited:.1?}, now for {what}"),
+                    );
+                }
+            }
+            let event = self.event.clone();
+            self.groups.iter_mut().for_each(|group| group.press(&event));
+        }
+    }
+
+    /// Closes the members of each group in turn and waits until all are quiet at once, or their budgets give up.
+    pub(crate) fn drain(&mut self, circle: Circle) {
+        for group in 0..self.groups.len() {
+            for member in 0..self.groups[group].members.len() {
+                self.groups[group].members[member].close(circle);
+                self.wait_drained(
+                    |drain| {
+                        let tally = drain.groups[group].members[member].tally();
+                        tally.settled >= tally.accepted
+                    },
+                    group,
+                );
+            }
+            loop {
+                self.wait_drained(|drain| drain.all_quiet(group), group);
+                if self.groups[group].members.iter().all(|member| member.seal())
+                    || self.groups[group].stage == Stage::Abandoned
+                {
+                    break;
+                }
+            }
+            self.wait_drained(|drain| drain.groups[group].is_buried(), group);
+        }
+    }
+
+    fn wait_drained(&mut self, ready: impl Fn(&Drain) -> bool, group: usize) {
+        self.wait(
+            |_| None,
+            |drain| ready(drain) || drain.groups[group].stage == Stage::Abandoned,
+            |drain| drain.unfinished(),
+        );
+    }
+
+    fn all_quiet(&self, group: usize) -> bool {
+        let members = &self.groups[group].members;
+        let settled: Vec<u64> = members.iter().map(|member| member.tally().settled).collect();
+        members.iter().zip(settled).all(|(member, settled)| settled >= member.tally().accepted)
+    }
+
+    /// Joins the threads of all members and those that `leavings` hands out, until none remain or time is up. Members
+    /// must have been drained.
+    pub(crate) fn join(&mut self, leavings: impl Fn() -> Vec<EndedThread>) {
+        let until = |drain: &Drain| drain.groups.iter().map(|group| group.budget.join_until()).fold(None, sooner);
+        loop {
+            let ended = self.wait(until, Drain::all_ended, |drain| drain.unended());
+            let mut threads = leavings();
+            let mut counts = Vec::new();
+            for member in self.members() {
+                let own = member.take_ended();
+                counts.push((member.clone(), own.len()));
+                threads.extend(own);
+            }
+            // The thread that runs this may itself be one that has ended: it runs its last thread-local destructors.
+            if let Ok(me) = contain::run(|| std::thread::current().id()) {
+                threads.retain(|thread| thread.id() != me);
+            }
+            if threads.is_empty() {
+                return;
+            }
+            if !self.join_threads(threads, until) {
+                return;
+            }
+            for (member, count) in counts {
+                member.joined(count);
+            }
+            if !ended {
+                return;
+            }
+        }
+    }
+
+    /// Joins threads that have ended, on another thread where that may take for ever: destructors of thread-locals
+    /// are other people's code. Says whether all were joined in time.
+    fn join_threads(
+        &mut self,
+        threads: Vec<EndedThread>,
+        until: impl Fn(&Drain) -> Option<Instant>,
+    ) -> bool {
+        if self.is_patient {
+            join_all(threads);
+            return true;
+        }
+        let pending = self.joins.start(&self.event, move || join_all(threads));
+        let in_time = self.wait(until, |_| pending.is_done(), |_| vec!["thread-local destructors".into()]);
+        if !in_time {
+            self.joins.leave_behind();
+        }
+        in_time
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Arc<dyn Member>> {
+        self.groups.iter().flat_map(|group| &group.members)
+    }
+
+    fn all_ended(&self) -> bool {
+        self.members().all(|member| member.threads_left() == 0)
+    }
+
+    fn unended(&self) -> Vec<String> {
+        self.members()
+            .map(|member| (member.threads_left(), member.stats().name))
+            .filter(|(left, _)| *left > 0)
+            .map(|(left, name)| format!("{left} threads of pool {name} to end"))
+            .collect()
+    }
+
+    /// What the drain waits for: the tasks that run, and how many are behind them.
+    pub(crate) fn unfinished(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for member in self.members() {
+            lines.extend(member.running().iter().map(|task| task.to_string()));
+            let stats = member.stats();
+            if stats.queued > 0 {
+                lines.push(format!("{} queued tasks of pool {}", stats.queued, stats.name));
+            }
+        }
+        lines
+    }
+
+    /// Ends the threads that this needed, and tells the members that it is over.
+    pub(crate) fn finish(self) {
+        self.joins.finish();
+        for group in &self.groups {
+            group.members.iter().for_each(|member| member.finish());
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! The shutdown: one order, run by one thread, reported to everyone who asked for it.
+//!
+//! 1. `PreJoin`: the token fires; pre-join hooks run, newest first; holds are waited for.
+//! 2. `Draining`: members close and drain, newest first, until all are quiet at once.
+//! 3. `Joining`: every thread of a non-daemon member is joined; then daemon members close.
+//! 4. `PostJoin`: post-join hooks run, newest first.
+//! 5. `Finished`: the report is there.
+//!
+//! The shutdown of a registry takes the registries below it along, stage by stage: all hooks of a stage run before the
+//! next stage begins anywhere, so that pre-join hooks find every pool open; within a stage the registries below come
+//! first, newest first.
+//!
+//! The first caller runs it on its own thread, later ones wait for its end. Either way a caller that is itself a task
+//! is marked as blocked before it looks whether it is the first, so no drain waits for it.
+
+use super::drain::{Drain, Group};
+use super::helper::Helper;
+use super::member::{Circle, Member};
+use super::report::{Findings, HookOutcome, HookReport, Phase, Reason, Report, Stage};
+use super::{Hook, Inner, Registry, State};
+use crate::contain;
+use crate::context::{self, Frame, HookHost, Wait};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What ends a hook that called [`exit`](crate::exit).
+pub(crate) struct EndOfHook;
+
+impl Registry {
+    /// Winds everything down and returns the report: pre-join hooks, drain, join, post-join hooks.
+    ///
+    /// Blocks until that is over, or the [deadline](Registry::set_deadline) has passed. The first call runs the
+    /// shutdown, on its own thread; calls that come while it runs wait for it, and all get the same report.
+    ///
+    /// Inside a task it works: that task counts as finished, so nothing waits for it.
+    ///
+    /// # Panics
+    ///
+    /// Inside a hook, which would wait for itself. (A hook's panic is caught and reported.)
+    ///
+    /// ```
+    /// let registry = winddown::Registry::new();
+    /// let pool = winddown::Pool::builder().registry(&registry).build()?;
+    /// let sum = pool.spawn(|| (1..=10).sum::<i32>())?;
+    /// assert!(registry.shutdown().is_clean());
+    /// assert_eq!(sum.join()?, 55);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn shutdown(&self) -> Report {
+        refuse_in_hook("shutdown()");
+        self.shut_down(Reason::Call, None)
+    }
+
+    /// Like [`shutdown`](Registry::shutdown), but returns when `timeout` has passed, with what was abandoned.
+    ///
+    /// Where a shutdown runs already, this brings its deadline nearer and never puts it off. How the time is spent
+    /// stands at [`set_deadline`](Registry::set_deadline).
+    ///
+    /// # Panics
+    ///
+    /// Inside a hook, like `shutdown`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let registry = winddown::Registry::new();
+    /// let report = registry.shutdown_timeout(Duration::from_secs(10));
+    /// assert!(report.is_clean());
+    /// ```
+    pub fn shutdown_timeout(&self, timeout: Duration) -> Report {
+        refuse_in_hook("shutdown_timeout()");
+        self.shut_down(Reason::Call, Some(timeout))
+    }
+
+    /// Begins a shutdown, if none has begun, and returns at once.
+    ///
+    /// It runs on a thread of its own. Works anywhere: in a task, in a hook (where one runs already). Not in a
+    /// signal handler, which may do next to nothing.
+    ///
+    /// Where no thread can be had the token has still fired, hooks and holds are refused, and the next call of
+    /// `shutdown` or `wait_finished`, or the end of the process, runs it.
+    ///
+    /// ```
+    /// let registry = winddown::Registry::new();
+    /// registry.request_shutdown();
+    /// assert!(registry.wait_finished().is_clean());
+    /// ```
+    pub fn request_shutdown(&self) {
+        if self.inner.born.is_past() || !self.claim() {
+            return;
+        }
+        let registry = self.clone();
+        let run = move || registry.run(Reason::Call);
+        if let Err(error) = thread::Builder::new().name("winddown-shutdown".into()).spawn(run) {
+            self.inner.state.lock().claimed = false;
+            self.inner.event.signal();
+            contain::log(
+                log::Level::Error,
+                format_args!("no thread for the shutdown, it runs when somebody waits for it: {error}"),
+            );
+        }
+    }
+
+    /// Blocks until a shutdown has finished, whoever begins it, and returns its report.
+    ///
+    /// It does not begin one. Inside a task it works, like `shutdown`: the task counts as finished.
+    ///
+    /// # Panics
+    ///
+    /// Inside a hook, which would wait for itself.
+    ///
+    /// ```
+    /// let registry = winddown::Registry::new();
+    /// let remote = registry.clone();
+    /// std::thread::spawn(move || remote.request_shutdown());
+    /// assert!(registry.wait_finished().is_clean());
+    /// ```
+    pub fn wait_finished(&self) -> Report {
+        refuse_in_hook("wait_finished()");
+        if self.inner.born.is_past() {
+            return Report::nothing();
+        }
+        let _blocked = context::block(self.wait());
+        self.await_report(Reason::Call)
+    }
+
+    /// A shutdown for any reason; may be called in a hook for `Reason::Exit` only, when the hook was left.
+    pub(crate) fn shut_down(&self, reason: Reason, timeout: Option<Duration>) -> Report {
+        if self.inner.born.is_past() {
+            return Report::nothing();
+        }
+        // Before the claim: whoever runs the shutdown must find this task blocked.
+        let _blocked = context::block(self.wait());
+        self.inner.budget.tighten(timeout);
+        self.inner.event.signal();
+        if self.claim() {
+            self.run(reason);
+        }
+        self.await_report(reason)
+    }
+
+    /// Whether a shutdown of this registry and of those below it has run and left nothing new behind.
+    pub(crate) fn is_wound_down(&self) -> bool {
+        self.phase() == Phase::Finished && self.unfinished_children().is_empty()
+    }
+
+    /// Shuts down what is not: this registry and those below it. For the end of the process.
+    pub(crate) fn wind_down(&self, reason: Reason) {
+        while !self.is_wound_down() {
+            self.shut_down(reason, None);
+            if let Some(child) = self.unfinished_children().pop() {
+                // Made after the shutdown of this registry, which took the others along.
+                child.shut_down(reason, None);
+            }
+        }
+    }
+
+    fn unfinished_children(&self) -> Vec<Registry> {
+        let children = self.inner.children.lock();
+        children
+            .values()
+            .filter(|child| child.phase() < Phase::Finished)
+            .map(|child| {
+                child.handles.fetch_add(1, Ordering::Relaxed);
+                Registry { inner: child.clone() }
+            })
+            .collect()
+    }
+
+    /// A wait for this registry's end: its own shutdown must not count on it to be over before it is.
+    fn wait(&self) -> Wait {
+        Wait::End { over: self.inner.over.clone(), ends: false }
+    }
+
+    /// Makes the caller the one that runs the shutdown, if nobody is. The phase moves under the same lock, so a
+    /// registration that was accepted is found by the run and one that comes later is refused.
+    fn claim(&self) -> bool {
+        let mut state = self.inner.state.lock();
+        if state.claimed {
+            return false;
+        }
+        state.claimed = true;
+        if state.begun_at.is_none() {
+            state.begun_at = Some(Instant::now());
+            self.inner.budget.tighten(state.default_deadline);
+            self.inner.enter(&mut state, Phase::PreJoin);
+        }
+        drop(state);
+        self.inner.begun.set(());
+        true
+    }
+
+    /// Waits for the report. Runs the shutdown if one was begun and there was no thread for it.
+    fn await_report(&self, reason: Reason) -> Report {
+        loop {
+            let stranded = || {
+                let state = self.inner.state.lock();
+                state.begun_at.is_some() && !state.claimed
+            };
+            self.inner.event.wait(
+                || None,
+                || {
+                    while context::help() {}
+                    self.inner.done.get().is_some() || stranded()
+                },
+            );
+            if let Some(report) = self.inner.done.get() {
+                return report;
+            }
+            if self.claim() {
+                self.run(reason);
+            }
+        }
+    }
+
+    fn run(&self, reason: Reason) {
+        let mut parts = self.unfinished_children();
+        parts.reverse();
+        // A child whose shutdown is under way on another thread is waited for: its threads are joined there.
+        let (mut parts, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(Registry::claim);
+        parts.iter().for_each(|part| part.inner.budget.within(&self.inner.budget));
+        others.iter().for_each(|other| other.inner.budget.within(&self.inner.budget));
+        parts.push(self.clone());
+        let code = Run::new(parts, others, self.clone(), reason).run();
+        if let Some(code) = code {
+            // A hook asked for it; where the process exits already its code stands.
+            if reason == Reason::Call {
+                std::process::exit(code);
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The phase moves under the lock of the state, which the borrow shows.
+    fn enter(&self, _: &mut State, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    fn take_newest(&self, list: impl Fn(&mut State) -> &mut BTreeMap<u64, Hook>) -> Option<(Hook, bool)> {
+        let mut state = self.state.lock();
+        let list = list(&mut state);
+        let (_, hook) = list.pop_last()?;
+        Some((hook, list.is_empty()))
+    }
+}
+
+/// In a hook these would wait for the hook that calls them.
+fn refuse_in_hook(call: &str) {
+    assert!(
+        !context::in_hook(),
+        "{call} was called inside a shutdown hook, where it would wait for itself: the shutdown is running already; \
+         use request_shutdown() to begin another registry's"
+    );
+}
+
+/// One shutdown of a registry and those below it.
+struct Run {
+    parts: Vec<Registry>,
+    /// Registries below this one that others are shutting down.
+    others: Vec<Registry>,
+    whole: Registry,
+    reason: Reason,
+    began: Instant,
+    drain: Drain,
+    hooks: Helper,
+    daemons: Vec<Vec<Arc<dyn Member>>>,
+}
+
+impl Run {
+    fn new(parts: Vec<Registry>, others: Vec<Registry>, whole: Registry, reason: Reason) -> Run {
+        let drain = Drain::new(whole.inner.event.clone());
+        let hooks = Helper::new("winddown-hooks");
+        Run { parts, others, whole, reason, began: Instant::now(), drain, hooks, daemons: Vec::new() }
+    }
+
+    /// Runs it and returns the code that a hook wants the process to exit with.
+    fn run(mut self) -> Option<i32> {
+        for part in self.parts.clone() {
+            self.run_before_join(&part.inner);
+            self.wait_for_holds(&part.inner);
+        }
+        self.take_members();
+        self.drain.drain(Circle::Registry);
+        self.wait_for_others();
+        self.enter_all(Phase::Joining);
+        let parts = self.parts.clone();
+        self.drain.join(|| {
+            let ended = |part: &Registry| std::mem::take(&mut part.inner.state.lock().ended_threads);
+            parts.iter().flat_map(ended).collect()
+        });
+        self.close_daemons();
+        self.enter_all(Phase::PostJoin);
+        for part in self.parts.clone() {
+            self.run_after_join(&part.inner);
+        }
+        self.finish()
+    }
+
+    fn enter_all(&self, phase: Phase) {
+        for part in &self.parts {
+            part.inner.enter(&mut part.inner.state.lock(), phase);
+        }
+        contain::log(log::Level::Debug, format_args!("shutdown enters {phase:?}"));
+    }
+
+    fn run_before_join(&mut self, inner: &Arc<Inner>) {
+        while let Some((hook, _)) = inner.take_newest(|state| &mut state.before_join) {
+            let start = Instant::now();
+            self.run_hook(inner, Stage::PreJoin, hook, |inner| inner.budget.half_from(start));
+        }
+    }
+
+    /// The last post-join hook may use all the time that is left; the others leave half for those after them.
+    fn run_after_join(&mut self, inner: &Arc<Inner>) {
+        while let Some((hook, is_last)) = inner.take_newest(|state| &mut state.after_join) {
+            let start = Instant::now();
+            self.run_hook(inner, Stage::PostJoin, hook, |inner| match is_last {
+                true => inner.budget.end(),
+                false => inner.budget.half_from(start),
+            });
+        }
+    }
+
+    fn run_hook(
+        &mut self,
+        inner: &Arc<Inner>,
+        stage: Stage,
+        hook: Hook,
+        until: impl Fn(&Inner) -> Option<Instant>,
+    ) {
+        let start = Instant::now();
+        let name = hook.name.clone();
+        let outcome = if inner.budget.is_over() {
+            // What it captured is dropped where that may hang.
+            self.hooks.start(self.drain.event(), move || contain::drop_quietly(hook.run));
+            self.hooks.leave_behind();
+            HookOutcome::Skipped
+        } else {
+            let ticket = Arc::new(Ticket { registry: inner.clone(), left: AtomicBool::new(false) });
+            let pending = self.hooks.start(self.drain.event(), {
+                let ticket = ticket.clone();
+                move || context::enter(&Frame::Hook(&*ticket), || contain::run(hook.run))
+            });
+            self.drain.wait(
+                |_| until(inner),
+                |_| pending.is_done() || ticket.left.load(Ordering::Acquire),
+                |_| vec![format!("{stage:?} hook {name:?}")],
+            );
+            match pending.take() {
+                Some(Ok(())) => HookOutcome::Ran,
+                Some(Err(payload)) if payload.is::<EndOfHook>() => HookOutcome::Ran,
+                Some(Err(payload)) => {
+                    let message = contain::message(&*payload).to_owned();
+                    contain::drop_quietly(payload);
+                    contain::log(
+                        log::Level::Error,
+                        format_args!("{stage:?} hook {name:?} panicked: {message}"),
+                    );
+                    HookOutcome::Panicked(message)
+                }
+                None => {
+                    self.hooks.leave_behind();
+                    match ticket.left.load(Ordering::Acquire) {
+                        true => HookOutcome::Ran,
+                        false => HookOutcome::TimedOut,
+                    }
+                }
+            }
+        };
+        let report = HookReport { name, stage, outcome, elapsed: start.elapsed() };
+        inner.state.lock().hook_reports.push(report);
+    }
+
+    fn wait_for_holds(&mut self, inner: &Arc<Inner>) {
+        let start = Instant::now();
+        let held = || -> Vec<String> {
+            inner.state.lock().holds.values().map(|name| format!("hold {name:?}")).collect()
+        };
+        let free = || inner.state.lock().holds.is_empty();
+        if self.drain.wait(|_| inner.budget.half_from(start), |_| free(), |_| held()) {
+            return;
+        }
+        let mut state = inner.state.lock();
+        let left: Vec<_> = state.holds.values().cloned().collect();
+        for name in left {
+            let outcome = HookOutcome::TimedOut;
+            let report = HookReport { name, stage: Stage::PreJoin, outcome, elapsed: start.elapsed() };
+            state.hook_reports.push(report);
+        }
+    }
+
+    /// Begins the phase in which no pool can be built, and takes what was built until then, newest first.
+    fn take_members(&mut self) {
+        for part in &self.parts {
+            let mut state = part.inner.state.lock();
+            part.inner.enter(&mut state, Phase::Draining);
+            let members: Vec<_> = state.members.values().rev().cloned().collect();
+            drop(state);
+            let (daemons, members) = members.into_iter().partition(|member| member.is_daemon());
+            self.daemons.push(daemons);
+            self.drain.groups.push(Group::new(members, part.inner.budget.clone()));
+        }
+    }
+
+    fn wait_for_others(&mut self) {
+        let others = std::mem::take(&mut self.others);
+        if others.is_empty() {
+            return;
+        }
+        let budget = &self.whole.inner.budget;
+        self.drain.wait(
+            |_| budget.join_until(),
+            |_| others.iter().all(|other| other.phase() == Phase::Finished),
+            |_| vec!["the shutdown of a registry that another thread runs".into()],
+        );
+    }
+
+    /// Nothing that is waited for is left: daemon members stop, and nobody waits for what they do.
+    fn close_daemons(&mut self) {
+        for daemon in self.daemons.iter().flatten() {
+            daemon.close(Circle::Registry);
+            let doomed = daemon.cut_off();
+            Helper::new("winddown-cancel").start(self.drain.event(), move || doomed.bury());
+            daemon.finish();
+        }
+    }
+
+    fn finish(self) -> Option<i32> {
+        let Run { parts, whole, drain, hooks, daemons, reason, began, .. } = self;
+        let has_deadline = parts.iter().any(|part| part.inner.budget.end().is_some());
+        if has_deadline {
+            // A hook's thread-local destructors could hang past the deadline.
+            drop(hooks);
+        } else {
+            hooks.finish();
+        }
+        let members: Vec<Vec<_>> = drain.groups.iter().map(|group| group.members.clone()).collect();
+        drain.finish();
+        let mut code = None;
+        for ((part, members), daemons) in parts.iter().zip(members).zip(daemons) {
+            let pools = members.iter().chain(&daemons).map(|member| member.report()).collect();
+            let mut state = part.inner.state.lock();
+            let hooks = state.hook_reports.clone();
+            code = code.or(state.exit_code);
+            let report = Report(Arc::new(Findings { reason, elapsed: began.elapsed(), hooks, pools }));
+            part.inner.enter(&mut state, Phase::Finished);
+            drop(state);
+            part.inner.over.store(true, Ordering::Release);
+            part.inner.done.set(report);
+        }
+        whole.inner.event.signal();
+        contain::log(log::Level::Debug, format_args!("shutdown took {:.1?}", began.elapsed()));
+        code
+    }
+}
+
+/// A hook that runs.
+struct Ticket {
+    registry: Arc<Inner>,
+    left: AtomicBool,
+}
+
+impl HookHost for Ticket {
+    fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+        self.registry.event.signal();
+    }
+
+    fn exit_with(&self, code: i32) {
+        self.registry.state.lock().exit_code.get_or_insert(code);
+    }
+}

@@ -1,0 +1,475 @@
+//! Tasks from the outside: handles to wait for them and cancel them, and what a task can ask and say about itself.
+
+pub(crate) mod cell;
+pub(crate) mod slot;
+
+use crate::contain::{self, Payload};
+use crate::context::{self, Frame};
+use crate::os::Generation;
+use crate::sync::deadline;
+use cell::{AnyTask, Awaited, Cancel, Waiter};
+use std::any::Any;
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
+use sync_wrapper::SyncWrapper;
+
+/// What a handle needs of the pool whose task it stands for.
+pub(crate) trait Owner: Send + Sync {
+    fn born(&self) -> Generation;
+
+    /// Counts a queued task that its handle has cancelled.
+    fn count_cancelled(&self);
+
+    /// Called before a wait without a time limit. Where the current thread runs a task of the same pool, it runs
+    /// `task` in place if it is still queued: no other worker may be left to do it.
+    ///
+    /// Panics where the current thread is inside `task`, which then never ends.
+    fn run_in_place(&self, task: &Arc<dyn AnyTask>);
+}
+
+/// Waits for one task and takes its result.
+///
+/// [`join`](JoinHandle::join) blocks; the handle is also a [`Future`] for any async runtime. Dropping it detaches the
+/// task: it still runs, and the process still waits for it; [`cancel_on_drop`](JoinHandle::cancel_on_drop) makes
+/// dropping cancel it instead. The interface follows that of tokio's `JoinHandle`.
+///
+/// In a forked child a handle from before the fork resolves as abandoned.
+///
+/// ```
+/// let pool = winddown::Pool::new(2);
+/// let answer = pool.spawn(|| 6 * 7)?;
+/// assert_eq!(answer.join()?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropping a handle detaches its task: use execute() for a task that nobody waits for"]
+pub struct JoinHandle<T> {
+    task: Option<Arc<dyn Awaited<T>>>,
+    owner: Arc<dyn Owner>,
+}
+
+impl<T> JoinHandle<T> {
+    pub(crate) fn new(task: Arc<dyn Awaited<T>>, owner: Arc<dyn Owner>) -> JoinHandle<T> {
+        JoinHandle { task: Some(task), owner }
+    }
+
+    fn task(&self) -> &Arc<dyn Awaited<T>> {
+        self.task.as_ref().expect("a handle has its task until it is consumed")
+    }
+
+    /// Waits for the task and returns its result.
+    ///
+    /// Blocks the thread. Inside a task of the same pool, a task that is still queued is run in place instead, so a
+    /// task may join its children on a pool of one thread.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`] if the task panicked, was cancelled, or was abandoned at a deadline.
+    ///
+    /// # Panics
+    ///
+    /// Inside the task itself, which could never end.
+    ///
+    /// ```
+    /// let pool = winddown::Pool::new(1);
+    /// let inner = pool.clone();
+    /// let parent = pool.spawn(move || inner.spawn(|| 1)?.join().map_err(Box::<dyn std::error::Error + Send + Sync>::from))?;
+    /// assert_eq!(parent.join()?.unwrap(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join(self) -> Result<T, JoinError> {
+        if !self.is_stale() && !self.task().is_finished() {
+            self.owner.run_in_place(&self.task().clone().erase());
+        }
+        self.wait(None).map_err(drop).unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))
+    }
+
+    /// Waits for the task for at most `timeout`, and gives the handle back if it has not ended by then.
+    ///
+    /// A result that is ready is returned even if `timeout` is zero; `Duration::MAX` waits for ever. The task goes on
+    /// when the wait ends. A timed wait never runs anything in place.
+    ///
+    /// # Errors
+    ///
+    /// The handle itself, to be waited for again.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let pool = winddown::Pool::new(1);
+    /// let (go, wait) = std::sync::mpsc::channel::<()>();
+    /// let handle = pool.spawn(move || { let _ = wait.recv(); 5 })?;
+    /// let handle = handle.join_timeout(Duration::from_millis(1)).unwrap_err();
+    /// drop(go);
+    /// assert_eq!(handle.join_timeout(Duration::MAX).unwrap()?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, JoinHandle<T>> {
+        // Without a moment to wait for, the wait has no limit.
+        self.wait(deadline(timeout))
+    }
+
+    fn wait(mut self, until: Option<Instant>) -> Result<Result<T, JoinError>, JoinHandle<T>> {
+        if self.is_stale() {
+            return Ok(Err(JoinError::new(JoinErrorKind::Abandoned, self.task().location())));
+        }
+        loop {
+            // Parking is woken by anyone who unparks this thread, for whatever reason: look again each time.
+            if let Some(result) = self.task().take(Some(Waiter::Thread(thread::current()))) {
+                self.task = None;
+                return Ok(result);
+            }
+            match until {
+                None => thread::park(),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(self);
+                    }
+                    thread::park_timeout(left);
+                }
+            }
+        }
+    }
+
+    /// Whether the task has ended, so that `join` returns at once.
+    pub fn is_finished(&self) -> bool {
+        self.is_stale() || self.task().is_finished()
+    }
+
+    /// Cancels the task if it has not started. Says whether it will never run.
+    ///
+    /// If so its captures are dropped before this returns, and whoever waits for it gets an error that
+    /// [is cancelled](JoinError::is_cancelled). If it runs, nothing stops it, but [`is_cancelled`] turns true in it.
+    ///
+    /// ```
+    /// let pool = winddown::Pool::new(1);
+    /// let (go, wait) = std::sync::mpsc::channel::<()>();
+    /// pool.execute(move || { let _ = wait.recv(); })?;
+    /// let queued = pool.spawn(|| unreachable!())?;
+    /// assert!(queued.cancel());
+    /// assert!(queued.join().unwrap_err().is_cancelled());
+    /// # drop(go);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel(&self) -> bool {
+        !self.is_stale() && cancel(&**self.task(), &*self.owner)
+    }
+
+    /// Something that cancels the task from elsewhere, while this handle waits for it.
+    pub fn canceller(&self) -> Canceller {
+        Canceller { task: self.task().clone().erase(), owner: self.owner.clone() }
+    }
+
+    /// Makes dropping the handle cancel the task instead of detaching it.
+    ///
+    /// ```
+    /// let pool = winddown::Pool::new(1);
+    /// let handle = pool.spawn(|| 5)?.cancel_on_drop();
+    /// assert_eq!(handle.join()?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel_on_drop(self) -> CancelOnDrop<T> {
+        CancelOnDrop { handle: Some(self) }
+    }
+
+    /// Whether the task belongs to a process of which this is a forked child.
+    fn is_stale(&self) -> bool {
+        self.owner.born().is_past()
+    }
+}
+
+fn cancel<X: AnyTask + ?Sized>(task: &X, owner: &dyn Owner) -> bool {
+    task.cancel(&|| owner.count_cancelled()) != Cancel::TooLate
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(task) = &self.task else { panic!("a JoinHandle was polled after it had given its result") };
+        if self.is_stale() {
+            return Poll::Ready(Err(JoinError::new(JoinErrorKind::Abandoned, task.location())));
+        }
+        match task.take(Some(Waiter::Task(cx.waker().clone()))) {
+            Some(result) => {
+                self.task = None;
+                Poll::Ready(result)
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            if !self.is_stale() {
+                task.detach();
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_finished = self.task.as_ref().map_or(true, |_| self.is_finished());
+        f.debug_struct("JoinHandle").field("is_finished", &is_finished).finish()
+    }
+}
+
+// Nothing of the result or the closure is reached through a shared handle, and the lock under it does not poison.
+impl<T> UnwindSafe for JoinHandle<T> {}
+impl<T> RefUnwindSafe for JoinHandle<T> {}
+
+/// Cancels a task from elsewhere than its handle; get one with [`JoinHandle::canceller`].
+///
+/// ```
+/// let pool = winddown::Pool::new(1);
+/// let handle = pool.spawn(|| ())?;
+/// let canceller = handle.canceller();
+/// let will_not_run = std::thread::spawn(move || canceller.cancel()).join().unwrap();
+/// assert_eq!(handle.join().is_err(), will_not_run);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Canceller {
+    task: Arc<dyn AnyTask>,
+    owner: Arc<dyn Owner>,
+}
+
+impl Canceller {
+    /// Like [`JoinHandle::cancel`].
+    pub fn cancel(&self) -> bool {
+        !self.owner.born().is_past() && cancel(&*self.task, &*self.owner)
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").finish_non_exhaustive()
+    }
+}
+
+impl UnwindSafe for Canceller {}
+impl RefUnwindSafe for Canceller {}
+
+/// A [`JoinHandle`] whose drop cancels the task: before it started, for good; after, by its flag.
+///
+/// Get one with [`JoinHandle::cancel_on_drop`].
+#[must_use = "dropping this cancels its task"]
+#[derive(Debug)]
+pub struct CancelOnDrop<T> {
+    handle: Option<JoinHandle<T>>,
+}
+
+impl<T> CancelOnDrop<T> {
+    /// Like [`JoinHandle::join`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn join(mut self) -> Result<T, JoinError> {
+        self.handle.take().expect("a handle is there until it is consumed").join()
+    }
+}
+
+impl<T> Future for CancelOnDrop<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let handle = self.handle.as_mut().expect("a handle is there until it is consumed");
+        Pin::new(handle).poll(cx)
+    }
+}
+
+impl<T> Drop for CancelOnDrop<T> {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.as_ref().filter(|handle| handle.task.is_some()) {
+            handle.cancel();
+        }
+    }
+}
+
+/// Why a task has no result.
+pub struct JoinError {
+    kind: JoinErrorKind,
+    location: &'static Location<'static>,
+    payload: Option<SyncWrapper<Payload>>,
+    message: Option<String>,
+}
+
+/// The ways in which a task can have no result.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum JoinErrorKind {
+    /// It was cancelled before it started, through its handle or at a deadline.
+    Cancelled,
+    /// It panicked.
+    Panicked,
+    /// It was still running at a deadline, or belongs to a process of which this is a forked child.
+    Abandoned,
+}
+
+impl JoinError {
+    pub(crate) fn new(kind: JoinErrorKind, location: &'static Location<'static>) -> JoinError {
+        JoinError { kind, location, payload: None, message: None }
+    }
+
+    pub(crate) fn panicked(payload: Payload, location: &'static Location<'static>) -> JoinError {
+        JoinError {
+            kind: JoinErrorKind::Panicked,
+            location,
+            message: Some(contain::message(&*payload).to_owned()),
+            payload: Some(SyncWrapper::new(payload)),
+        }
+    }
+
+    /// A panic that no handle receives is not to go unnoticed.
+    pub(crate) fn log_if_panic(&self, location: &Location<'_>) {
+        if let Some(message) = &self.message {
+            contain::log(
+                log::Level::Error,
+                format_args!("the task submitted at {location} panicked: {message}"),
+            );
+        }
+    }
+
+    /// Which way it was.
+    pub fn kind(&self) -> JoinErrorKind {
+        self.kind
+    }
+
+    /// Whether the task was cancelled before it started.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind == JoinErrorKind::Cancelled
+    }
+
+    /// Whether the task panicked.
+    pub fn is_panic(&self) -> bool {
+        self.kind == JoinErrorKind::Panicked
+    }
+
+    /// Whether the task was left behind while it ran.
+    pub fn is_abandoned(&self) -> bool {
+        self.kind == JoinErrorKind::Abandoned
+    }
+
+    /// What the task panicked with, to be passed to [`std::panic::resume_unwind`].
+    ///
+    /// # Panics
+    ///
+    /// If the task did not panic: ask [`is_panic`](JoinError::is_panic), or use
+    /// [`try_into_panic`](JoinError::try_into_panic).
+    pub fn into_panic(self) -> Box<dyn Any + Send + 'static> {
+        self.try_into_panic().expect("into_panic() was called for a task that did not panic")
+    }
+
+    /// What the task panicked with.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if the task did not panic.
+    ///
+    /// ```
+    /// let pool = winddown::Pool::new(1);
+    /// let error = pool.spawn(|| panic!("no luck"))?.join().unwrap_err();
+    /// let payload = error.try_into_panic().unwrap();
+    /// assert_eq!(payload.downcast_ref(), Some(&"no luck"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_into_panic(mut self) -> Result<Box<dyn Any + Send + 'static>, JoinError> {
+        match self.payload.take() {
+            Some(payload) => Ok(payload.into_inner()),
+            None => Err(self),
+        }
+    }
+}
+
+impl Drop for JoinError {
+    /// A payload's own drop may panic.
+    fn drop(&mut self) {
+        contain::drop_quietly(self.payload.take());
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let location = self.location;
+        match (&self.kind, &self.message) {
+            (JoinErrorKind::Panicked, Some(message)) => {
+                write!(f, "the task submitted at {location} panicked: {message}")
+            }
+            (JoinErrorKind::Panicked, None) => write!(f, "the task submitted at {location} panicked"),
+            (JoinErrorKind::Cancelled, _) => {
+                write!(f, "the task submitted at {location} was cancelled before it started")
+            }
+            (JoinErrorKind::Abandoned, _) => {
+                write!(f, "the task submitted at {location} was left behind while it ran")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinError")
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .field("submitted_at", &format_args!("{}", self.location))
+            .finish()
+    }
+}
+
+impl Error for JoinError {}
+
+/// Inside a task: whether it should stop, because its handle was cancelled or the deadline's reserve has begun.
+///
+/// A long task asks now and then and returns early. False outside a task.
+///
+/// ```
+/// let pool = winddown::Pool::new(1);
+/// let (running, is_running) = std::sync::mpsc::channel();
+/// let handle = pool.spawn(move || {
+///     let _ = running.send(());
+///     let mut rounds = 0_u64;
+///     while !winddown::task::is_cancelled() {
+///         rounds += 1; // one step of the work
+///     }
+///     rounds
+/// })?;
+/// is_running.recv()?;
+/// assert!(!handle.cancel()); // it runs: only its flag is set
+/// assert!(handle.join().is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn is_cancelled() -> bool {
+    context::with(|frame| match frame {
+        Some(Frame::Worker(host)) => host.is_cancelled(),
+        _ => false,
+    })
+}
+
+/// Inside a task: says what it is working on. Reports and warnings show it wherever they name the task.
+///
+/// Does nothing outside a task.
+///
+/// ```
+/// let pool = winddown::Pool::new(1);
+/// pool.execute(|| winddown::task::set_label("invoice 4711"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn set_label(label: impl Into<Cow<'static, str>>) {
+    let label = label.into();
+    context::with(|frame| {
+        if let Some(Frame::Worker(host)) = frame {
+            host.set_label(label);
+        }
+    });
+}

@@ -1,0 +1,359 @@
+//! A task with a handle: its closure, its state and its result in one allocation.
+//!
+//! # States
+//!
+//! ```text
+//! Queued --run--> Running --returns, panics--> Done
+//!    |               '------abandon----------> Done      (its late result is dropped)
+//!    '--cancel, doom--> Cancelling --captures dropped--> Done --handle takes it--> Taken
+//! ```
+//!
+//! All transitions are made under the cell's lock, and only one thread can win the one out of `Queued` or out of
+//! `Running`: a task runs or is cancelled, and settles once. No user code runs under the lock: closures, captures,
+//! results and wakers are taken out first.
+
+use super::slot::Slot;
+use super::{JoinError, JoinErrorKind};
+use crate::contain;
+use crate::queue::job::{Doom, Resolve, Work};
+use parking_lot::Mutex;
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::task::Waker;
+use std::thread::Thread;
+
+pub(crate) struct Cell<F, T> {
+    location: &'static Location<'static>,
+    /// Set when a handle cancelled the task while it ran.
+    flag: AtomicBool,
+    inner: Mutex<Inner<F, T>>,
+}
+
+struct Inner<F, T> {
+    stage: Stage<T>,
+    closure: Option<F>,
+    waiter: Option<Waiter>,
+    /// No handle is left to take the result.
+    is_detached: bool,
+}
+
+enum Stage<T> {
+    Queued,
+    Running,
+    Cancelling,
+    Done(Result<T, JoinError>),
+    Taken,
+}
+
+/// Whom to tell when the task is done: its handle has one owner, so there is one at most.
+pub(crate) enum Waiter {
+    Thread(Thread),
+    Task(Waker),
+}
+
+impl Waiter {
+    /// A waker is code that is not ours.
+    fn wake(self) {
+        match self {
+            Waiter::Thread(thread) => thread.unpark(),
+            Waiter::Task(waker) => {
+                if let Err(payload) = contain::run(move || waker.wake()) {
+                    contain::drop_quietly(payload);
+                }
+            }
+        }
+    }
+}
+
+/// What came of a cancellation through a handle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cancel {
+    /// It was queued, and will not run.
+    Now,
+    /// It had been cancelled before.
+    Before,
+    /// It runs, or has: its flag is set.
+    TooLate,
+}
+
+/// A task with a handle, whatever its closure and its result are.
+pub(crate) trait AnyTask: Resolve {
+    fn location(&self) -> &'static Location<'static>;
+
+    /// Runs it on the thread of `slot`, unless it is not queued any more. Says whether it ran.
+    fn run(self: Arc<Self>, slot: &Slot) -> bool;
+
+    /// Cancels it if it has not started: drops its captures, calls `count`, and resolves the handle.
+    fn cancel(&self, count: &dyn Fn()) -> Cancel;
+
+    /// Claims it for a cancellation that `discard` completes. Says whether it was queued.
+    fn doom(&self) -> bool;
+
+    /// Cancels it without counting it: drops its captures and resolves its handle.
+    fn discard(&self);
+
+    /// Resolves its handle as abandoned if it is running. Says whether it was.
+    fn abandon(&self) -> bool;
+
+    fn is_flagged(&self) -> bool;
+
+    fn is_finished(&self) -> bool;
+
+    fn resolver(self: Arc<Self>) -> Arc<dyn Resolve>;
+}
+
+/// The handle's side of a task.
+pub(crate) trait Awaited<T>: AnyTask {
+    /// Takes the result if it is there; leaves `waiter` to be told otherwise.
+    fn take(&self, waiter: Option<Waiter>) -> Option<Result<T, JoinError>>;
+
+    /// The handle is gone: nobody takes the result.
+    fn detach(&self);
+
+    fn erase(self: Arc<Self>) -> Arc<dyn AnyTask>;
+}
+
+impl<F, T> Cell<F, T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    pub(crate) fn new(closure: F, location: &'static Location<'static>) -> Arc<Cell<F, T>> {
+        let inner =
+            Inner { stage: Stage::Queued, closure: Some(closure), waiter: None, is_detached: false };
+        Arc::new(Cell { location, flag: AtomicBool::new(false), inner: Mutex::new(inner) })
+    }
+
+    /// Takes the closure back out of a task that was not accepted.
+    pub(crate) fn into_closure(self: Arc<Self>) -> Option<F> {
+        self.inner.lock().closure.take()
+    }
+
+    /// Makes `result` the outcome if the stage is still `from`. Says whether it was; a result that comes too late, or
+    /// that nobody will take, is dropped. `count` is called once the outcome is certain, before anyone can see it.
+    fn settle(&self, from: fn(&Stage<T>) -> bool, result: Result<T, JoinError>, count: impl FnOnce(bool)) -> bool {
+        let mut inner = self.inner.lock();
+        if !from(&inner.stage) {
+            drop(inner);
+            contain::drop_quietly(result);
+            return false;
+        }
+        let waiter = inner.waiter.take();
+        // A woken thread comes back with its next task at once; a waker may run anything first.
+        count(!matches!(waiter, Some(Waiter::Task(_))));
+        let unwanted = if inner.is_detached {
+            inner.stage = Stage::Taken;
+            Some(result)
+        } else {
+            inner.stage = Stage::Done(result);
+            None
+        };
+        drop(inner);
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+        if let Some(Err(error)) = &unwanted {
+            error.log_if_panic(self.location);
+        }
+        contain::drop_quietly(unwanted);
+        true
+    }
+
+    fn error(&self, kind: JoinErrorKind) -> Result<T, JoinError> {
+        Err(JoinError::new(kind, self.location))
+    }
+}
+
+impl<F, T> AnyTask for Cell<F, T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    fn run(self: Arc<Self>, slot: &Slot) -> bool {
+        let mut inner = self.inner.lock();
+        if !matches!(inner.stage, Stage::Queued) {
+            return false;
+        }
+        let Some(closure) = inner.closure.take() else { return false };
+        inner.stage = Stage::Running;
+        drop(inner);
+        slot.enter(self.clone());
+        let result = contain::run(closure).map_err(|payload| JoinError::panicked(payload, self.location));
+        slot.leave();
+        let panicked = result.is_err();
+        // Counted before the handle resolves: who joined a task finds it in the counts.
+        self.settle(
+            |stage| matches!(stage, Stage::Running),
+            result,
+            |is_quick| {
+                slot.set_between(is_quick && slot.depth() == 0);
+                slot.count_cell(panicked);
+            },
+        );
+        true
+    }
+
+    fn cancel(&self, count: &dyn Fn()) -> Cancel {
+        let mut inner = self.inner.lock();
+        match &inner.stage {
+            Stage::Queued => {}
+            Stage::Cancelling => return Cancel::Before,
+            Stage::Done(Err(error)) if error.is_cancelled() => return Cancel::Before,
+            Stage::Running | Stage::Done(_) | Stage::Taken => {
+                self.flag.store(true, Ordering::Relaxed);
+                return Cancel::TooLate;
+            }
+        }
+        inner.stage = Stage::Cancelling;
+        let closure = inner.closure.take();
+        drop(inner);
+        contain::drop_quietly(closure);
+        let cancelled = self.error(JoinErrorKind::Cancelled);
+        self.settle(|stage| matches!(stage, Stage::Cancelling), cancelled, |_| count());
+        Cancel::Now
+    }
+
+    fn doom(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let is_queued = matches!(inner.stage, Stage::Queued);
+        if is_queued {
+            inner.stage = Stage::Cancelling;
+        }
+        is_queued
+    }
+
+    fn discard(&self) {
+        let mut inner = self.inner.lock();
+        if matches!(inner.stage, Stage::Queued) {
+            inner.stage = Stage::Cancelling;
+        }
+        let closure = inner.closure.take();
+        drop(inner);
+        contain::drop_quietly(closure);
+        self.resolve_cancelled();
+    }
+
+    fn abandon(&self) -> bool {
+        self.settle(
+            |stage| matches!(stage, Stage::Running),
+            self.error(JoinErrorKind::Abandoned),
+            |_| (),
+        )
+    }
+
+    fn is_flagged(&self) -> bool {
+        self.flag.load(Ordering::Relaxed)
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self.inner.lock().stage, Stage::Done(_) | Stage::Taken)
+    }
+
+    fn resolver(self: Arc<Self>) -> Arc<dyn Resolve> {
+        self
+    }
+}
+
+impl<F, T> Resolve for Cell<F, T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    fn resolve_cancelled(&self) {
+        self.settle(
+            |stage| matches!(stage, Stage::Cancelling),
+            self.error(JoinErrorKind::Cancelled),
+            |_| (),
+        );
+    }
+}
+
+impl<F, T> Awaited<T> for Cell<F, T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    fn take(&self, waiter: Option<Waiter>) -> Option<Result<T, JoinError>> {
+        let mut inner = self.inner.lock();
+        match std::mem::replace(&mut inner.stage, Stage::Taken) {
+            Stage::Done(result) => Some(result),
+            Stage::Taken => panic!("a JoinHandle was polled after it had given its result"),
+            pending => {
+                inner.stage = pending;
+                let old = std::mem::replace(&mut inner.waiter, waiter);
+                drop(inner);
+                drop(old);
+                None
+            }
+        }
+    }
+
+    fn detach(&self) {
+        let mut inner = self.inner.lock();
+        inner.is_detached = true;
+        let waiter = inner.waiter.take();
+        let unwanted = match std::mem::replace(&mut inner.stage, Stage::Taken) {
+            Stage::Done(result) => Some(result),
+            other => {
+                inner.stage = other;
+                None
+            }
+        };
+        drop(inner);
+        contain::drop_quietly((waiter, unwanted));
+    }
+
+    fn erase(self: Arc<Self>) -> Arc<dyn AnyTask> {
+        self
+    }
+}
+
+/// A task with a handle, on its way to a worker.
+pub(crate) struct Spawned(pub(crate) Arc<dyn AnyTask>);
+
+impl Work<Slot> for Spawned {
+    fn run(self, slot: &Slot, _: &'static Location<'static>) -> bool {
+        self.0.run(slot)
+    }
+
+    fn doom(&self) -> Doom {
+        if self.0.doom() {
+            Doom::Awaited(self.0.clone().resolver())
+        } else {
+            Doom::Gone
+        }
+    }
+
+    fn discard(self) {
+        self.0.discard();
+    }
+}
+
+/// A task without a handle.
+pub(crate) struct Fired<F>(pub(crate) F);
+
+impl<F: FnOnce() + Send + 'static> Work<Slot> for Fired<F> {
+    fn run(self, slot: &Slot, location: &'static Location<'static>) -> bool {
+        slot.begin(location);
+        let result = contain::run(self.0);
+        let panicked = result.is_err();
+        slot.end(panicked);
+        if let Err(payload) = result {
+            JoinError::panicked(payload, location).log_if_panic(location);
+        }
+        true
+    }
+
+    fn doom(&self) -> Doom {
+        Doom::Silent
+    }
+
+    fn discard(self) {
+        contain::drop_quietly(self.0);
+    }
+}

@@ -1,0 +1,238 @@
+//! What a thread shows of the tasks that it runs.
+//!
+//! Only the thread itself writes its counts, with plain stores: no two threads write one count, so nothing is passed
+//! back and forth between cores for each task. Readers add up the slots of all threads.
+#![allow(unsafe_code)]
+
+use super::cell::AnyTask;
+use parking_lot::Mutex;
+use std::borrow::Cow;
+use std::panic::Location;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+
+/// Aligned to two cache lines, so that no neighbour's writes slow this thread's down.
+#[repr(align(128))]
+pub(crate) struct Slot {
+    pub(crate) name: Arc<str>,
+    /// Tasks without a handle that this thread started, and how those that ended did. Such a task runs on the bottom
+    /// of the thread's stack or not at all, so `started` exceeds the sum of the others by one or nothing.
+    started: AtomicU64,
+    completed: AtomicU64,
+    panicked: AtomicU64,
+    /// Tasks with a handle that ended here.
+    cells_completed: AtomicU64,
+    cells_panicked: AtomicU64,
+    /// Tasks on the thread's stack: one within another where one runs the other in place.
+    depth: AtomicUsize,
+    /// The thread has ended a task and will look for the next one without delay.
+    between: AtomicBool,
+    /// Of the task without a handle.
+    location: AtomicPtr<Location<'static>>,
+    since: AtomicU64,
+    is_labelled: AtomicBool,
+    details: Mutex<Details>,
+}
+
+#[derive(Default)]
+struct Details {
+    label: Option<Cow<'static, str>>,
+    /// The tasks with handles, innermost last.
+    frames: Vec<Frame>,
+}
+
+struct Frame {
+    task: Arc<dyn AnyTask>,
+    since: u64,
+    label: Option<Cow<'static, str>>,
+}
+
+/// One task as it is seen from outside.
+pub(crate) struct Sighting {
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) label: Option<Cow<'static, str>>,
+    pub(crate) nanos: u64,
+    /// The task, if it has a handle.
+    pub(crate) task: Option<Arc<dyn AnyTask>>,
+}
+
+/// How many tasks ended in which way.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Ended {
+    pub(crate) completed: u64,
+    pub(crate) panicked: u64,
+}
+
+impl Slot {
+    pub(crate) fn new(name: Arc<str>) -> Slot {
+        Slot {
+            name,
+            started: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+            cells_completed: AtomicU64::new(0),
+            cells_panicked: AtomicU64::new(0),
+            depth: AtomicUsize::new(0),
+            between: AtomicBool::new(false),
+            location: AtomicPtr::new(ptr::null_mut()),
+            since: AtomicU64::new(0),
+            is_labelled: AtomicBool::new(false),
+            details: Mutex::default(),
+        }
+    }
+
+    // ---- the thread itself ----
+
+    /// A task without a handle begins.
+    pub(crate) fn begin(&self, location: &'static Location<'static>) {
+        self.location.store(ptr::from_ref(location).cast_mut(), Ordering::Relaxed);
+        self.since.store(crate::os::now_if_cheap(), Ordering::Relaxed);
+        self.depth.store(1, Ordering::Relaxed);
+        // Pairs with the Acquire in `bare`: who sees the task started sees its location.
+        bump(&self.started);
+    }
+
+    /// The task without a handle has ended; its captures are gone.
+    pub(crate) fn end(&self, panicked: bool) {
+        if self.is_labelled.load(Ordering::Relaxed) {
+            self.is_labelled.store(false, Ordering::Relaxed);
+            let label = self.details.lock().label.take();
+            drop(label);
+        }
+        self.between.store(true, Ordering::Relaxed);
+        self.depth.store(0, Ordering::Relaxed);
+        bump(if panicked { &self.panicked } else { &self.completed });
+    }
+
+    /// A task with a handle begins.
+    pub(crate) fn enter(&self, task: Arc<dyn AnyTask>) {
+        let frame = Frame { task, since: crate::os::now_if_cheap(), label: None };
+        self.details.lock().frames.push(frame);
+        self.depth.store(self.depth() + 1, Ordering::Relaxed);
+    }
+
+    /// The innermost task with a handle is about to end: it is shown no more.
+    pub(crate) fn leave(&self) {
+        let frame = self.details.lock().frames.pop();
+        self.depth.store(self.depth() - 1, Ordering::Relaxed);
+        drop(frame);
+    }
+
+    /// Counts the task that [`leave`](Slot::leave) was called for.
+    pub(crate) fn count_cell(&self, panicked: bool) {
+        bump(if panicked { &self.cells_panicked } else { &self.cells_completed });
+    }
+
+    pub(crate) fn label(&self, label: Cow<'static, str>) {
+        let mut details = self.details.lock();
+        let place = match details.frames.last_mut() {
+            Some(frame) => &mut frame.label,
+            None => {
+                self.is_labelled.store(true, Ordering::Relaxed);
+                &mut details.label
+            }
+        };
+        let old = place.replace(label);
+        drop(details);
+        drop(old);
+    }
+
+    /// The innermost task, if it has a handle.
+    pub(crate) fn current(&self) -> Option<Arc<dyn AnyTask>> {
+        self.details.lock().frames.last().map(|frame| frame.task.clone())
+    }
+
+    /// Whether `task` is on this thread's stack.
+    pub(crate) fn is_inside(&self, task: &Arc<dyn AnyTask>) -> bool {
+        self.details.lock().frames.iter().any(|frame| same(&frame.task, task))
+    }
+
+    pub(crate) fn set_between(&self, between: bool) {
+        self.between.store(between, Ordering::Relaxed);
+    }
+
+    // ---- everyone else ----
+
+    pub(crate) fn depth(&self) -> usize {
+        self.depth.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_between(&self) -> bool {
+        self.between.load(Ordering::Relaxed)
+    }
+
+    /// The counts of tasks without a handle.
+    ///
+    /// Pairs with the Release in `bump`: who sees a task counted sees what it did.
+    pub(crate) fn ended_bare(&self) -> Ended {
+        Ended {
+            completed: self.completed.load(Ordering::Acquire),
+            panicked: self.panicked.load(Ordering::Acquire),
+        }
+    }
+
+    pub(crate) fn ended_cells(&self) -> Ended {
+        Ended {
+            completed: self.cells_completed.load(Ordering::Acquire),
+            panicked: self.cells_panicked.load(Ordering::Acquire),
+        }
+    }
+
+    /// The task without a handle, if one runs.
+    pub(crate) fn bare(&self) -> Option<Sighting> {
+        loop {
+            let started = self.started.load(Ordering::Acquire);
+            let ended = self.ended_bare();
+            if started <= ended.completed + ended.panicked {
+                return None;
+            }
+            let location = self.location.load(Ordering::Relaxed);
+            let nanos = self.seen(&self.since);
+            let label = self.details.lock().label.clone();
+            if self.started.load(Ordering::Acquire) == started {
+                // SAFETY: it is null or was made of a `&'static Location`; it is not null, since the load that saw
+                // the task started happened after the store of its location.
+                let location = unsafe { &*location };
+                return Some(Sighting { location, label, nanos, task: None });
+            }
+        }
+    }
+
+    /// The tasks with handles, outermost first.
+    pub(crate) fn cells(&self) -> Vec<Sighting> {
+        let now = crate::os::now();
+        let mut details = self.details.lock();
+        let sight = |frame: &mut Frame| {
+            if frame.since == 0 {
+                frame.since = now;
+            }
+            Sighting {
+                location: frame.task.location(),
+                label: frame.label.clone(),
+                nanos: now.saturating_sub(frame.since),
+                task: Some(frame.task.clone()),
+            }
+        };
+        details.frames.iter_mut().map(sight).collect()
+    }
+
+    /// For how long something has run; where its start was not noted, from now on.
+    fn seen(&self, since: &AtomicU64) -> u64 {
+        let now = crate::os::now();
+        match since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => 0,
+            Err(since) => now.saturating_sub(since),
+        }
+    }
+}
+
+/// Adds one to a count that only this thread writes. Release: what the thread did before is seen by who sees it.
+fn bump(count: &AtomicU64) {
+    count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
+}
+
+pub(crate) fn same(a: &Arc<dyn AnyTask>, b: &Arc<dyn AnyTask>) -> bool {
+    // Compares addresses alone: vtables may be duplicated.
+    ptr::eq(Arc::as_ptr(a).cast::<()>(), Arc::as_ptr(b).cast::<()>())
+}

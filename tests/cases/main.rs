@@ -1,0 +1,26 @@
+//! Programs that end in every way a process can end; the tests run them as children and look at what they left.
+//!
+//! `cases NAME` runs one. Each module has the cases of the test file of the same name.
+
+mod exit_net;
+
+use std::error::Error;
+use std::process::exit;
+
+/// What a case's `main` returns.
+type Ended = Result<(), Box<dyn Error>>;
+
+/// A case by its name.
+type Case = (&'static str, fn() -> Ended);
+
+fn main() -> Ended {
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let cases = [exit_net::CASES];
+    match cases.concat().into_iter().find(|(known, _)| *known == name) {
+        Some((_, case)) => case(),
+        None => {
+            eprintln!("there is no case {name:?}");
+            exit(100);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What the tests share: child processes under a watchdog, and measures of what is left behind.
+#![allow(dead_code)] // Each test file uses its part.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Far longer than any case takes, even on a busy machine: reaching it means a hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a child process ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    pub elapsed: Duration,
+}
+
+impl Outcome {
+    /// The lines of stdout that start with `prefix`.
+    pub fn count(&self, prefix: &str) -> usize {
+        self.stdout.lines().filter(|line| line.starts_with(prefix)).count()
+    }
+
+    /// Where a line of stdout stands.
+    pub fn position(&self, line: &str) -> usize {
+        let found = self.stdout.lines().position(|found| found == line);
+        found.unwrap_or_else(|| panic!("no line {line:?} in {self:#?}"))
+    }
+
+    #[track_caller]
+    pub fn assert_code(&self, code: i32) -> &Outcome {
+        assert_eq!(self.status.code(), Some(code), "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn assert_silent(&self) -> &Outcome {
+        assert_eq!(self.stderr, "", "{self:#?}");
+        self
+    }
+}
+
+/// The program of `tests/cases`, which cargo builds beside the tests.
+pub fn program() -> PathBuf {
+    let mut path = std::env::current_exe().expect("a test knows its own path");
+    path.pop();
+    path.pop();
+    path.push("examples");
+    path.push(format!("cases{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is not built: run `cargo build --example cases`", path.display());
+    path
+}
+
+/// A command that runs one case; for tests that set up its standard streams themselves.
+pub fn command(case: &str) -> Command {
+    let mut command = Command::new(program());
+    command.arg(case).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs one case to its end.
+pub fn run(case: &str) -> Outcome {
+    finish(command(case))
+}
+
+/// Runs a command to its end, reading what it prints. A child that hangs is killed, and the test fails with the
+/// state of each of its threads.
+pub fn finish(mut command: Command) -> Outcome {
+    let start = Instant::now();
+    let child = command.spawn().expect("the child starts");
+    watch(child, start)
+}
+
+pub fn watch(mut child: Child, start: Instant) -> Outcome {
+    let stdout = child.stdout.take().map(reader);
+    let stderr = child.stderr.take().map(reader);
+    let read = |stream: Option<thread::JoinHandle<String>>| stream.map_or_else(String::new, |it| it.join().unwrap());
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("the child can be waited for") {
+            break status;
+        }
+        if start.elapsed() > PATIENCE {
+            let threads = threads_of(child.id());
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the child hangs\n{threads}\nstdout: {}\nstderr: {}", read(stdout), read(stderr));
+        }
+        thread::sleep(Duration::from_millis(2)); // Polling a foreign process, not synchronising with it.
+    };
+    let elapsed = start.elapsed();
+    Outcome { status, stdout: read(stdout), stderr: read(stderr), elapsed }
+}
+
+fn reader(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// What each thread of a process is doing, where the system tells.
+fn threads_of(pid: u32) -> String {
+    let mut text = String::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let file = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        text += &format!("{}: {} in {} {}\n", task.file_name().to_string_lossy(), file("comm").trim(), file("wchan"), file("syscall").trim());
+    }
+    text
+}
+
+/// The threads of this process; `None` where the system does not tell.
+pub fn thread_count() -> Option<usize> {
+    Some(std::fs::read_dir("/proc/self/task").ok()?.count())
+}
+
+/// Waits until this process has at most `count` threads: an ended thread may be listed for a moment after its join.
+#[track_caller]
+pub fn assert_threads_at_most(count: usize) {
+    let start = Instant::now();
+    while let Some(now) = thread_count() {
+        if now <= count {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{now} threads are left, {count} were there before");
+        thread::yield_now();
+    }
+}
