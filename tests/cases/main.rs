@@ -2,7 +2,14 @@
 //!
 //! `cases NAME` runs one. Each module has the cases of the test file of the same name.
 
+#![allow(unreachable_pub)] // Modules of a program: there is no outside.
+
+mod deadline;
 mod exit_net;
+mod fork;
+mod order;
+mod resources;
+mod self_calls;
 
 use std::error::Error;
 use std::process::exit;
@@ -15,7 +22,8 @@ type Case = (&'static str, fn() -> Ended);
 
 fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases = [exit_net::CASES];
+    let cases =
+        [deadline::CASES, exit_net::CASES, fork::CASES, order::CASES, resources::CASES, self_calls::CASES];
     match cases.concat().into_iter().find(|(known, _)| *known == name) {
         Some((_, case)) => case(),
         None => {

@@ -4,6 +4,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,11 +45,31 @@ impl Outcome {
     }
 }
 
-/// The program of `tests/cases`, which cargo builds beside the tests.
+/// The program of `tests/cases`. Plain `cargo test` builds it, `cargo test --test NAME` does not, so this sees to it
+/// that it is there and not an old one.
 pub fn program() -> PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(build_program).clone()
+}
+
+fn build_program() -> PathBuf {
     let mut path = std::env::current_exe().expect("a test knows its own path");
     path.pop();
     path.pop();
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--example", "cases", "--no-default-features", "--target-dir"]);
+        build.arg(path.parent().expect("the profile's folder is in the target folder"));
+        let features = [("exit-hook", cfg!(feature = "exit-hook"))];
+        for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
+            build.args(["--features", feature]);
+        }
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(build.status().expect("cargo runs").success(), "the cases do not build");
+    }
     path.push("examples");
     path.push(format!("cases{}", std::env::consts::EXE_SUFFIX));
     assert!(path.exists(), "{} is not built: run `cargo build --example cases`", path.display());
