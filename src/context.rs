@@ -4,6 +4,7 @@
 //! runtime runs exit handlers on this thread, after the thread's other thread-locals are gone.
 #![allow(unsafe_code)]
 
+use crate::os::Generation;
 use std::any::Any;
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -61,30 +62,34 @@ pub(crate) enum Frame<'a> {
     Hook(&'a dyn HookHost),
 }
 
+/// A frame, and the process that entered it: in a child that was forked meanwhile it means nothing.
+type Entered = Option<(NonNull<Frame<'static>>, Generation)>;
+
 thread_local! {
-    static CURRENT: Cell<Option<NonNull<Frame<'static>>>> = const { Cell::new(None) };
+    static CURRENT: Cell<Entered> = const { Cell::new(None) };
 }
 
 /// Runs `f` with `frame` as what the current thread is doing.
 pub(crate) fn enter<R>(frame: &Frame<'_>, f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<NonNull<Frame<'static>>>);
+    struct Restore(Entered);
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.with(|current| current.set(self.0));
         }
     }
     let frame: NonNull<Frame<'static>> = NonNull::from(frame).cast();
-    let _restore = Restore(CURRENT.with(|current| current.replace(Some(frame))));
+    let entered = Some((frame, Generation::now()));
+    let _restore = Restore(CURRENT.with(|current| current.replace(entered)));
     f()
 }
 
 /// Shows `f` what the current thread is doing.
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
-    let current = CURRENT.with(Cell::get);
+    let current = CURRENT.with(Cell::get).filter(|(_, generation)| !generation.is_past());
     // SAFETY: `enter` set the pointer from a reference that it borrows until it takes the pointer back, unwinding
     // included; both happen on this thread, so the frame is alive while `f` runs inside that call. `f` takes any
     // lifetime and so cannot keep the reference.
-    f(current.map(|frame| unsafe { frame.as_ref() }))
+    f(current.map(|(frame, _)| unsafe { frame.as_ref() }))
 }
 
 /// Marks the current thread as blocked, if it runs a pool's tasks; undone when the guard is dropped.

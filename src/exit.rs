@@ -1,9 +1,9 @@
 //! Ending the process, and the global registry's verbs as free functions.
 
 use crate::context::{self, Frame, Wait};
-use crate::registry::report::Report;
 #[cfg(not(all(unix, feature = "exit-hook")))]
 use crate::registry::report::Reason;
+use crate::registry::report::Report;
 use crate::registry::shutdown::EndOfHook;
 use crate::registry::token::ShutdownToken;
 use crate::registry::{Hold, HookId, Registry, ShuttingDown};
@@ -88,11 +88,10 @@ impl fmt::Debug for ShutdownGuard {
 /// Returns a guard that shuts the global registry down when it is dropped, at the end of `main` or in a panic.
 ///
 /// ```
-/// fn main() {
-///     let _guard = winddown::guard();
-///     let pool = winddown::Pool::new(2);
-///     let _ = pool.execute(|| println!("drained when the guard is dropped"));
-/// }
+/// let _guard = winddown::guard(); // first thing in main
+/// let pool = winddown::Pool::new(2);
+/// pool.execute(|| println!("drained when the guard is dropped"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn guard() -> ShutdownGuard {
     ShutdownGuard(())

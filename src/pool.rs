@@ -272,7 +272,7 @@ impl Pool {
         let budget = Arc::new(Budget::new(timeout));
         let mut drain = Drain::of_one(self.core.registry.event().clone(), self.core.clone(), budget);
         drain.drain(Circle::Own);
-        drain.join(Vec::new);
+        drain.join(|_| Vec::new());
         drain.finish();
         self.core.report()
     }

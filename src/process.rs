@@ -33,6 +33,19 @@ fn era() -> &'static Era {
     era
 }
 
+/// Whether this process, and not one that it was forked from, has anything to wind down.
+#[cfg(feature = "exit-hook")]
+fn has_era() -> bool {
+    let mut era = FIRST.get();
+    while let Some(found) = era {
+        if found.generation == Generation::now() {
+            return true;
+        }
+        era = found.next.get();
+    }
+    false
+}
+
 impl Registry {
     /// Makes a registry of its own.
     ///
@@ -78,7 +91,8 @@ pub(crate) fn wind_down(reason: Reason) {
 extern "C" fn at_exit() {
     use crate::contain;
 
-    if FIRST.get().is_none() {
+    // A forked child that made nothing of its own leaves at once, and does not write out the parent's output again.
+    if !has_era() {
         return;
     }
     if let Err(payload) = contain::run(|| wind_down(Reason::Exit)) {

@@ -357,13 +357,8 @@ impl Registry {
 
     /// How far the shutdown has come, in numbers.
     pub fn progress(&self) -> Progress {
-        let mut progress = Progress {
-            phase: self.phase(),
-            hooks_done: 0,
-            hooks_total: 0,
-            tasks_left: 0,
-            workers_left: 0,
-        };
+        let mut progress =
+            Progress { phase: self.phase(), hooks_done: 0, hooks_total: 0, tasks_left: 0, workers_left: 0 };
         if self.inner.born.is_past() {
             return progress;
         }
@@ -429,7 +424,10 @@ impl Registry {
     }
 
     /// Adds the member that `make` makes of its key, unless the registry drains already: then `make` comes back.
-    pub(crate) fn add_member<M: Member + 'static, F: FnOnce(u64) -> Arc<M>>(&self, make: F) -> Result<Arc<M>, F> {
+    pub(crate) fn add_member<M: Member + 'static, F: FnOnce(u64) -> Arc<M>>(
+        &self,
+        make: F,
+    ) -> Result<Arc<M>, F> {
         if self.inner.born.is_past() {
             return Err(make);
         }

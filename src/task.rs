@@ -88,7 +88,9 @@ impl<T> JoinHandle<T> {
         if !self.is_stale() && !self.task().is_finished() {
             self.owner.run_in_place(&self.task().clone().erase());
         }
-        self.wait(None).map_err(drop).unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))
+        self.wait(None)
+            .map_err(drop)
+            .unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))
     }
 
     /// Waits for the task for at most `timeout`, and gives the handle back if it has not ended by then.

@@ -182,16 +182,16 @@ impl PoolBuilder {
     /// Builds the pool, or, where its registry drains already, one that refuses every task.
     pub(super) fn build_or_refusing(self) -> Result<Pool, BuildError> {
         static POOLS: AtomicU64 = AtomicU64::new(1);
-        let max_threads = self.max_threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get()));
+        let max_threads =
+            self.max_threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get()));
         if max_threads == 0 {
             return Err(BuildError::ZeroThreads);
         }
         if self.min_threads > max_threads {
             return Err(BuildError::MinAboveMax);
         }
-        let name = self
-            .name
-            .unwrap_or_else(|| format!("pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)).into());
+        let name =
+            self.name.unwrap_or_else(|| format!("pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)).into());
         if name.contains('\0') {
             return Err(BuildError::BadName);
         }

@@ -201,7 +201,9 @@ impl State {
 
     /// Worker threads that will look at the queue again by themselves.
     fn active(&self) -> usize {
-        let stuck = |worker: &&Worker| worker.thread.is_some() && (!worker.blocked.is_empty() || worker.given_up.is_some());
+        let stuck = |worker: &&Worker| {
+            worker.thread.is_some() && (!worker.blocked.is_empty() || worker.given_up.is_some())
+        };
         self.threads - self.crew.values().filter(stuck).count()
     }
 
@@ -282,7 +284,10 @@ impl Core {
         if state.threads == 0 {
             if let Err(error) = self.start_worker(&mut state) {
                 drop(state);
-                contain::log(log::Level::Warn, format_args!("no first thread for pool {}: {error}", self.name));
+                contain::log(
+                    log::Level::Warn,
+                    format_args!("no first thread for pool {}: {error}", self.name),
+                );
                 return Err((work, self.reject(RejectReason::NoThread)));
             }
             state.queue.push(Job::new(work, location));
@@ -367,8 +372,13 @@ impl Core {
         state.next_worker += 1;
         state.threads += 1;
         state.peak_threads = state.peak_threads.max(state.threads);
-        let worker =
-            Worker { slot, thread: Some((thread, mark)), is_guest: false, blocked: Vec::new(), given_up: None };
+        let worker = Worker {
+            slot,
+            thread: Some((thread, mark)),
+            is_guest: false,
+            blocked: Vec::new(),
+            given_up: None,
+        };
         state.crew.insert(id, worker);
         Ok(())
     }
@@ -701,10 +711,7 @@ impl Member for Core {
 
     fn tally(&self) -> Tally {
         let state = self.state.lock();
-        Tally {
-            settled: state.settled() + state.blocked_tasks(for_an_end),
-            accepted: state.queue.accepted(),
-        }
+        Tally { settled: state.settled() + state.blocked_tasks(for_an_end), accepted: state.queue.accepted() }
     }
 
     fn seal(&self) -> bool {

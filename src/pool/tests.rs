@@ -1,1 +1,61 @@
-#[test] fn x(){}
+//! What only the inside can show: a worker stopped between its time-out and its end.
+
+use super::*;
+use crate::Registry;
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::Mutex;
+use std::time::Duration;
+
+const NEVER: Duration = Duration::from_secs(60);
+
+/// A worker that ran one task and whose keep-alive has then run out, held there.
+struct Expiring {
+    pool: Pool,
+    timed_out: Receiver<()>,
+    go_on: Sender<bool>,
+}
+
+impl Expiring {
+    fn new() -> Expiring {
+        let (timed, timed_out) = channel();
+        let (go_on, go) = channel();
+        let go = Mutex::new(go);
+        let mut builder =
+            Pool::builder().registry(&Registry::new()).max_threads(1).keep_alive(Duration::from_millis(1));
+        builder.on_timeout =
+            Some(Arc::new(move || timed.send(()).is_err() || go.lock().unwrap().recv().unwrap_or(true)));
+        let pool = builder.build().unwrap();
+        pool.execute(|| ()).unwrap();
+        timed_out.recv_timeout(NEVER).unwrap();
+        Expiring { pool, timed_out, go_on }
+    }
+}
+
+/// The race of idle expiry against a submission, in the one order that could lose the task: the worker's time is up,
+/// then the task is queued, then the worker goes on.
+#[test]
+fn an_expiring_worker_looks_again() {
+    let Expiring { pool, timed_out: _timed_out, go_on } = Expiring::new();
+    let handle = pool.spawn(|| 7).unwrap();
+    go_on.send(true).unwrap();
+    drop(go_on);
+    assert_eq!(handle.join_timeout(NEVER).unwrap().unwrap(), 7);
+    assert_eq!(pool.stats().peak_threads, 1);
+}
+
+/// The same with a worker that does not look again: it leaves the task behind. This is what the test above would see
+/// if the look were missing, so that test can fail.
+#[test]
+fn an_expiring_worker_that_did_not_look_again_would_strand_a_task() {
+    let Expiring { pool, timed_out: _timed_out, go_on } = Expiring::new();
+    let stranded = pool.spawn(|| 7).unwrap();
+    go_on.send(false).unwrap();
+    // The worker's end is what the event tells; nobody is left to run the task.
+    pool.core.registry.event().wait(|| deadline(NEVER), || pool.stats().threads == 0);
+    assert_eq!(pool.stats().threads, 0);
+    assert_eq!(pool.stats().queued, 1);
+    assert!(!stranded.is_finished());
+    // A later submission repairs this, and the pool can end.
+    pool.spawn(|| ()).unwrap().join().unwrap();
+    assert_eq!(stranded.join().unwrap(), 7);
+}

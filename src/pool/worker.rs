@@ -20,7 +20,9 @@ pub(super) fn run(cx: WorkerCx) {
     let core = cx.core.clone();
     context::enter(&Frame::Worker(&cx), || {
         let config = &core.config;
-        if let Some(Err(payload)) = config.on_thread_start.as_ref().map(|callback| contain::run(|| callback())) {
+        if let Some(Err(payload)) =
+            config.on_thread_start.as_ref().map(|callback| contain::run(|| callback()))
+        {
             let message = contain::message(&*payload).to_owned();
             contain::drop_quietly(payload);
             contain::log(
@@ -36,7 +38,8 @@ pub(super) fn run(cx: WorkerCx) {
             // A forked child that came out of the task in which it was forked: nothing here is its own.
             return;
         }
-        if let Some(Err(payload)) = config.on_thread_stop.as_ref().map(|callback| contain::run(|| callback())) {
+        if let Some(Err(payload)) = config.on_thread_stop.as_ref().map(|callback| contain::run(|| callback()))
+        {
             let message = contain::message(&*payload).to_owned();
             contain::drop_quietly(payload);
             contain::log(

@@ -229,45 +229,43 @@ impl Drain {
         members.iter().zip(settled).all(|(member, settled)| settled >= member.tally().accepted)
     }
 
-    /// Joins the threads of all members and those that `leavings` hands out, until none remain or time is up. Members
-    /// must have been drained.
-    pub(crate) fn join(&mut self, leavings: impl Fn() -> Vec<EndedThread>) {
-        let until = |drain: &Drain| drain.groups.iter().map(|group| group.budget.join_until()).fold(None, sooner);
-        loop {
-            let ended = self.wait(until, Drain::all_ended, |drain| drain.unended());
-            let mut threads = leavings();
-            let mut counts = Vec::new();
-            for member in self.members() {
-                let own = member.take_ended();
-                counts.push((member.clone(), own.len()));
-                threads.extend(own);
-            }
-            // The thread that runs this may itself be one that has ended: it runs its last thread-local destructors.
-            if let Ok(me) = contain::run(|| std::thread::current().id()) {
-                threads.retain(|thread| thread.id() != me);
-            }
-            if threads.is_empty() {
-                return;
-            }
-            if !self.join_threads(threads, until) {
-                return;
-            }
-            for (member, count) in counts {
-                member.joined(count);
-            }
-            if !ended {
-                return;
-            }
+    /// Joins the threads of each group's members, and those that `leavings` hands out for the group, until none remain
+    /// or its time is up. The members must have been drained.
+    pub(crate) fn join(&mut self, leavings: impl Fn(usize) -> Vec<EndedThread>) {
+        for group in 0..self.groups.len() {
+            while self.join_some(group, &leavings) {}
         }
+    }
+
+    /// Says whether there may be more to join.
+    fn join_some(&mut self, group: usize, leavings: impl Fn(usize) -> Vec<EndedThread>) -> bool {
+        let until = |drain: &Drain| drain.groups[group].budget.join_until();
+        let has_ended =
+            |drain: &Drain| drain.groups[group].members.iter().all(|member| member.threads_left() == 0);
+        let all_ended = self.wait(until, has_ended, |drain| drain.unended());
+        let mut threads = leavings(group);
+        let mut counts = Vec::new();
+        for member in &self.groups[group].members {
+            let own = member.take_ended();
+            counts.push((member.clone(), own.len()));
+            threads.extend(own);
+        }
+        // The thread that runs this may itself be one that has ended: it runs its last thread-local destructors.
+        if let Ok(me) = contain::run(|| std::thread::current().id()) {
+            threads.retain(|thread| thread.id() != me);
+        }
+        if threads.is_empty() || !self.join_threads(threads, until) {
+            return false;
+        }
+        for (member, count) in counts {
+            member.joined(count);
+        }
+        all_ended
     }
 
     /// Joins threads that have ended, on another thread where that may take for ever: destructors of thread-locals
     /// are other people's code. Says whether all were joined in time.
-    fn join_threads(
-        &mut self,
-        threads: Vec<EndedThread>,
-        until: impl Fn(&Drain) -> Option<Instant>,
-    ) -> bool {
+    fn join_threads(&mut self, threads: Vec<EndedThread>, until: impl Fn(&Drain) -> Option<Instant>) -> bool {
         if self.is_patient {
             join_all(threads);
             return true;
@@ -282,10 +280,6 @@ impl Drain {
 
     fn members(&self) -> impl Iterator<Item = &Arc<dyn Member>> {
         self.groups.iter().flat_map(|group| &group.members)
-    }
-
-    fn all_ended(&self) -> bool {
-        self.members().all(|member| member.threads_left() == 0)
     }
 
     fn unended(&self) -> Vec<String> {

@@ -92,7 +92,10 @@ impl Registry {
             return;
         }
         let registry = self.clone();
-        let run = move || registry.run(Reason::Call);
+        let run = move || {
+            registry.run(Reason::Call);
+            registry.await_report(Reason::Call);
+        };
         if let Err(error) = thread::Builder::new().name("winddown-shutdown".into()).spawn(run) {
             self.inner.state.lock().claimed = false;
             self.inner.event.signal();
@@ -207,6 +210,7 @@ impl Registry {
                 },
             );
             if let Some(report) = self.inner.done.get() {
+                self.exit_if_asked(reason);
                 return report;
             }
             if self.claim() {
@@ -223,12 +227,16 @@ impl Registry {
         parts.iter().for_each(|part| part.inner.budget.within(&self.inner.budget));
         others.iter().for_each(|other| other.inner.budget.within(&self.inner.budget));
         parts.push(self.clone());
-        let code = Run::new(parts, others, self.clone(), reason).run();
-        if let Some(code) = code {
-            // A hook asked for it; where the process exits already its code stands.
-            if reason == Reason::Call {
-                std::process::exit(code);
-            }
+        Run::new(parts, others, self.clone(), reason).run();
+    }
+
+    /// Where a hook called [`exit`](crate::exit), nobody returns from a call that waited for the shutdown: whoever
+    /// comes first exits the process with the hook's code, and the others sleep in the same call. Where the process
+    /// exits already, its code stands.
+    fn exit_if_asked(&self, reason: Reason) {
+        let code = self.inner.state.lock().exit_code;
+        if let (Some(code), Reason::Call) = (code, reason) {
+            std::process::exit(code);
         }
     }
 }
@@ -276,8 +284,7 @@ impl Run {
         Run { parts, others, whole, reason, began: Instant::now(), drain, hooks, daemons: Vec::new() }
     }
 
-    /// Runs it and returns the code that a hook wants the process to exit with.
-    fn run(mut self) -> Option<i32> {
+    fn run(mut self) {
         for part in self.parts.clone() {
             self.run_before_join(&part.inner);
             self.wait_for_holds(&part.inner);
@@ -287,16 +294,13 @@ impl Run {
         self.wait_for_others();
         self.enter_all(Phase::Joining);
         let parts = self.parts.clone();
-        self.drain.join(|| {
-            let ended = |part: &Registry| std::mem::take(&mut part.inner.state.lock().ended_threads);
-            parts.iter().flat_map(ended).collect()
-        });
+        self.drain.join(|group| std::mem::take(&mut parts[group].inner.state.lock().ended_threads));
         self.close_daemons();
         self.enter_all(Phase::PostJoin);
         for part in self.parts.clone() {
             self.run_after_join(&part.inner);
         }
-        self.finish()
+        self.finish();
     }
 
     fn enter_all(&self, phase: Phase) {
@@ -339,7 +343,8 @@ impl Run {
             self.hooks.leave_behind();
             HookOutcome::Skipped
         } else {
-            let ticket = Arc::new(Ticket { registry: inner.clone(), left: AtomicBool::new(false) });
+            let ticket =
+                Arc::new(Ticket { registry: self.whole.inner.clone(), left: AtomicBool::new(false) });
             let pending = self.hooks.start(self.drain.event(), {
                 let ticket = ticket.clone();
                 move || context::enter(&Frame::Hook(&*ticket), || contain::run(hook.run))
@@ -428,7 +433,7 @@ impl Run {
         }
     }
 
-    fn finish(self) -> Option<i32> {
+    fn finish(self) {
         let Run { parts, whole, drain, hooks, daemons, reason, began, .. } = self;
         let has_deadline = parts.iter().any(|part| part.inner.budget.end().is_some());
         if has_deadline {
@@ -439,12 +444,10 @@ impl Run {
         }
         let members: Vec<Vec<_>> = drain.groups.iter().map(|group| group.members.clone()).collect();
         drain.finish();
-        let mut code = None;
         for ((part, members), daemons) in parts.iter().zip(members).zip(daemons) {
             let pools = members.iter().chain(&daemons).map(|member| member.report()).collect();
             let mut state = part.inner.state.lock();
             let hooks = state.hook_reports.clone();
-            code = code.or(state.exit_code);
             let report = Report(Arc::new(Findings { reason, elapsed: began.elapsed(), hooks, pools }));
             part.inner.enter(&mut state, Phase::Finished);
             drop(state);
@@ -453,12 +456,12 @@ impl Run {
         }
         whole.inner.event.signal();
         contain::log(log::Level::Debug, format_args!("shutdown took {:.1?}", began.elapsed()));
-        code
     }
 }
 
 /// A hook that runs.
 struct Ticket {
+    /// The one whose shutdown runs it.
     registry: Arc<Inner>,
     left: AtomicBool,
 }

@@ -120,8 +120,7 @@ where
     T: Send + 'static,
 {
     pub(crate) fn new(closure: F, location: &'static Location<'static>) -> Arc<Cell<F, T>> {
-        let inner =
-            Inner { stage: Stage::Queued, closure: Some(closure), waiter: None, is_detached: false };
+        let inner = Inner { stage: Stage::Queued, closure: Some(closure), waiter: None, is_detached: false };
         Arc::new(Cell { location, flag: AtomicBool::new(false), inner: Mutex::new(inner) })
     }
 
@@ -132,7 +131,12 @@ where
 
     /// Makes `result` the outcome if the stage is still `from`. Says whether it was; a result that comes too late, or
     /// that nobody will take, is dropped. `count` is called once the outcome is certain, before anyone can see it.
-    fn settle(&self, from: fn(&Stage<T>) -> bool, result: Result<T, JoinError>, count: impl FnOnce(bool)) -> bool {
+    fn settle(
+        &self,
+        from: fn(&Stage<T>) -> bool,
+        result: Result<T, JoinError>,
+        count: impl FnOnce(bool),
+    ) -> bool {
         let mut inner = self.inner.lock();
         if !from(&inner.stage) {
             drop(inner);
@@ -239,11 +243,7 @@ where
     }
 
     fn abandon(&self) -> bool {
-        self.settle(
-            |stage| matches!(stage, Stage::Running),
-            self.error(JoinErrorKind::Abandoned),
-            |_| (),
-        )
+        self.settle(|stage| matches!(stage, Stage::Running), self.error(JoinErrorKind::Abandoned), |_| ())
     }
 
     fn is_flagged(&self) -> bool {
@@ -265,11 +265,7 @@ where
     T: Send + 'static,
 {
     fn resolve_cancelled(&self) {
-        self.settle(
-            |stage| matches!(stage, Stage::Cancelling),
-            self.error(JoinErrorKind::Cancelled),
-            |_| (),
-        );
+        self.settle(|stage| matches!(stage, Stage::Cancelling), self.error(JoinErrorKind::Cancelled), |_| ());
     }
 }
 

@@ -99,7 +99,8 @@ pub fn finish(mut command: Command) -> Outcome {
 pub fn watch(mut child: Child, start: Instant) -> Outcome {
     let stdout = child.stdout.take().map(reader);
     let stderr = child.stderr.take().map(reader);
-    let read = |stream: Option<thread::JoinHandle<String>>| stream.map_or_else(String::new, |it| it.join().unwrap());
+    let read =
+        |stream: Option<thread::JoinHandle<String>>| stream.map_or_else(String::new, |it| it.join().unwrap());
     let status = loop {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {
             break status;
@@ -129,7 +130,13 @@ fn threads_of(pid: u32) -> String {
     let mut text = String::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let file = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        text += &format!("{}: {} in {} {}\n", task.file_name().to_string_lossy(), file("comm").trim(), file("wchan"), file("syscall").trim());
+        text += &format!(
+            "{}: {} in {} {}\n",
+            task.file_name().to_string_lossy(),
+            file("comm").trim(),
+            file("wchan"),
+            file("syscall").trim()
+        );
     }
     text
 }
@@ -147,7 +154,10 @@ pub fn assert_threads_at_most(count: usize) {
         if now <= count {
             return;
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "{now} threads are left, {count} were there before");
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{now} threads are left, {count} were there before"
+        );
         thread::yield_now();
     }
 }
