@@ -11,8 +11,9 @@
 //!   queued there is a worker that has not decided to end, and it looks at the queue again before it does.
 //! * **Submit against sleep.** A worker counts itself idle in the critical section in which it saw the queue empty. A
 //!   submitter that finds an idle worker takes it out of that count and leaves a token for it, in the critical section
-//!   in which it queues the task. A sleeper that wakes up, for whatever reason, looks for a token before it looks at
-//!   the clock.
+//!   in which it queues the task, unless a token is out already; then whoever answers that one leaves the next (see
+//!   [`Core::call_sleeper`]). A sleeper that wakes up, for whatever reason, looks for a token before it looks at the
+//!   clock.
 //! * **Idle expiry against submit.** The clock of a sleeper may run out and a submitter may leave it a token before it
 //!   gets the lock back. It finds the token then and stays. If it gets the lock first, it ends, and the submitter finds
 //!   it gone. `tests::an_expiring_worker_looks_again` stops a worker in between.
@@ -326,17 +327,21 @@ impl Core {
         }
     }
 
-    /// Gets a worker for a task that was just queued: a sleeper, or a new thread, or nobody where enough are awake.
+    /// Gets a worker for a task that was just queued: a sleeper, or a new thread, or nobody where enough are on their
+    /// way.
     fn call_worker(self: &Arc<Core>, mut state: MutexGuard<'_, State>) {
-        if state.idle > 0 {
-            state.idle -= 1;
-            state.tokens += 1;
+        if state.tokens > 0 && state.idle > 0 {
+            // A sleeper is on its way. It calls the next one if it leaves tasks in the queue; see `call_sleeper`.
+            return;
+        }
+        if self.call_sleeper(&mut state) {
             drop(state);
             self.work.notify_one();
             return;
         }
         let active = state.active();
-        if active > 0 && (state.threads >= self.config.max_threads || state.between() >= state.queue.len()) {
+        let coming = state.tokens + state.between();
+        if active > 0 && (state.threads >= self.config.max_threads || coming >= state.queue.len()) {
             return;
         }
         let started = self.start_worker(&mut state);
@@ -351,6 +356,20 @@ impl Core {
         if is_stranded {
             self.registry.event().signal();
         }
+    }
+
+    /// Leaves a token for a sleeper, if there is a task for one and none is on its way; the caller notifies it.
+    ///
+    /// At the end of every critical section, if a task is queued and a worker is idle, a token is out: whoever queues a
+    /// task and whoever takes one calls this. So as many sleepers wake up as there are tasks for, but each is woken by
+    /// the one before it, and a burst of small tasks that one worker can keep up with does not wake them all.
+    fn call_sleeper(&self, state: &mut State) -> bool {
+        let is_due = state.idle > 0 && state.tokens == 0 && !state.queue.is_empty();
+        if is_due {
+            state.idle -= 1;
+            state.tokens += 1;
+        }
+        is_due
     }
 
     /// Starts a thread, under the lock: the thread cannot look for itself in the crew before it is in it.
@@ -399,10 +418,21 @@ impl Core {
             }
             // Reason 2: it stood in for one that was blocked, and there are enough again.
             if state.active() > self.config.max_threads {
-                return self.leave(state, id);
+                // It may have been called for a task, which is somebody else's then.
+                let has_called = self.call_sleeper(&mut state);
+                let next = self.leave(state, id);
+                if has_called {
+                    self.work.notify_one();
+                }
+                return next;
             }
             if let Some(job) = state.queue.pop() {
                 state.crew[&id].slot.set_between(false);
+                let has_called = self.call_sleeper(&mut state);
+                drop(state);
+                if has_called {
+                    self.work.notify_one();
+                }
                 return Next::Run(job);
             }
             self.close_if_drained(&mut state);
