@@ -1,12 +1,19 @@
-//! Nothing waits for the task, and nothing is lost.
-use winddown::Pool;
-fn main() {
-    let pool = Pool::new(2);
-    for n in 1..=5 {
-        let _ = pool.execute(move || {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            println!("task {n} done")
-        });
-    }
+//! Nothing waits for the tasks, and nothing is lost.
+//!
+//! ```text
+//! $ cargo run --example hello
+//! main returns
+//! the task that was running has ended
+//! the task that was queued has run
+//! ```
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let pool = winddown::Pool::new(1);
+    pool.execute(|| {
+        std::thread::sleep(std::time::Duration::from_millis(500)); // Work that takes a while.
+        println!("the task that was running has ended");
+    })?;
+    pool.execute(|| println!("the task that was queued has run"))?;
     println!("main returns");
+    Ok(())
 }

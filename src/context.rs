@@ -111,3 +111,7 @@ pub(crate) fn help() -> bool {
 pub(crate) fn in_hook() -> bool {
     with(|frame| matches!(frame, Some(Frame::Hook(_))))
 }
+
+pub(crate) fn in_worker() -> bool {
+    with(|frame| matches!(frame, Some(Frame::Worker(_))))
+}

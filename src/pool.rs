@@ -192,14 +192,7 @@ impl Pool {
             return true;
         }
         let blocked = context::block(Wait::Idle);
-        let from_inside = blocked.is_some() || context::in_hook();
-        self.core.registry.event().wait(
-            || until,
-            || {
-                while context::help() {}
-                self.core.is_idle(from_inside)
-            },
-        )
+        self.core.wait_idle(until, blocked.is_some() || context::in_hook())
     }
 
     /// Refuses new tasks from now on and lets what was accepted drain in the background. Does not block.

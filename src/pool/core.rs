@@ -32,7 +32,7 @@ use crate::registry::member::{Circle, Doomed, Member, Tally};
 use crate::registry::report::{PoolPhase, PoolReport, PoolStats, RunningTask};
 use crate::registry::Registry;
 use crate::rejected::RejectReason;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Event, Mutex, MutexGuard};
 use crate::task::cell::AnyTask;
 use crate::task::slot::{Ended, Sighting, Slot};
 use crate::task::Owner;
@@ -83,6 +83,9 @@ pub(crate) struct Core {
     pub(super) state: Mutex<State>,
     /// Idle workers sleep on it.
     work: Condvar,
+    /// Threads that are not ours wait on it for the pool to be idle: they are not to be woken by other pools, nor are
+    /// other pools to wake them.
+    rest: Event,
 }
 
 /// Everything here is behind [`Core::state`].
@@ -257,7 +260,14 @@ impl Core {
                 is_retired: false,
             }),
             work: Condvar::new(),
+            rest: Event::default(),
         }
+    }
+
+    /// Has everyone look again who waits for something of this pool.
+    fn signal(&self) {
+        self.rest.signal();
+        self.registry.event().signal();
     }
 
     pub(super) fn is_stale(&self) -> bool {
@@ -354,7 +364,7 @@ impl Core {
             contain::log(log::Level::Warn, format_args!("no further thread for pool {}: {error}", self.name));
         }
         if is_stranded {
-            self.registry.event().signal();
+            self.signal();
         }
     }
 
@@ -443,7 +453,7 @@ impl Core {
             state.crew[&id].slot.set_between(false);
             state.idle += 1;
             // Whoever waits for the pool to be idle, or quiet, looks now.
-            self.registry.event().signal();
+            self.signal();
             let mut until = match state.threads > self.config.min_threads {
                 true => crate::sync::deadline(self.config.keep_alive),
                 false => None,
@@ -506,7 +516,7 @@ impl Core {
         state.joined += gone.len();
         drop(state);
         ended::join_all(gone);
-        self.registry.event().signal();
+        self.signal();
         Next::Leave
     }
 
@@ -535,7 +545,7 @@ impl Core {
         state.refusal = RejectReason::Broken;
         let doomed = self.doom_queue(&mut state);
         drop(state);
-        self.registry.event().signal();
+        self.signal();
         Box::new(doomed).bury();
     }
 
@@ -553,7 +563,7 @@ impl Core {
         } else {
             drop(state);
         }
-        self.registry.event().signal();
+        self.signal();
     }
 
     pub(super) fn unblock(&self, id: usize) {
@@ -565,7 +575,7 @@ impl Core {
             worker.blocked.pop();
         }
         drop(state);
-        self.registry.event().signal();
+        self.signal();
     }
 
     /// Runs one task on the current thread, which is blocked in a wait, if no thread of the pool can. Says whether it
@@ -597,8 +607,21 @@ impl Core {
 
     // ---- looking ----
 
+    /// Waits until nothing is queued or runs, or until `until`. `from_inside` a task or a hook, tasks that are blocked
+    /// in a wait themselves do not count, and tasks that nobody is left to run are run here.
+    pub(super) fn wait_idle(&self, until: Option<Instant>, from_inside: bool) -> bool {
+        if !from_inside {
+            return self.rest.wait(|| until, || self.is_idle(false));
+        }
+        let look = || {
+            while context::help() {}
+            self.is_idle(true)
+        };
+        self.registry.event().wait(|| until, look)
+    }
+
     /// Whether nothing is queued or runs; `from_inside`, tasks that are blocked in a wait do not count.
-    pub(super) fn is_idle(&self, from_inside: bool) -> bool {
+    fn is_idle(&self, from_inside: bool) -> bool {
         let state = self.state.lock();
         let blocked = match from_inside {
             true => state.blocked_tasks(|wait| matches!(wait, Wait::Idle) || for_an_end(wait)),
@@ -627,7 +650,7 @@ impl Core {
         let mut state = self.state.lock();
         self.narrow(&mut state, intake, refusal);
         drop(state);
-        self.registry.event().signal();
+        self.signal();
         self.retire_if_done();
     }
 
@@ -698,7 +721,7 @@ impl Owner for Core {
         state.queue.hollowed();
         self.close_if_drained(&mut state);
         drop(state);
-        self.registry.event().signal();
+        self.signal();
     }
 
     fn run_in_place(&self, task: &Arc<dyn AnyTask>) {
@@ -717,7 +740,7 @@ impl Owner for Core {
                 let mut state = self.state.lock();
                 state.queue.hollowed();
                 drop(state);
-                self.registry.event().signal();
+                self.signal();
             }
         });
     }
@@ -736,7 +759,7 @@ impl Member for Core {
             Circle::Registry => self.narrow(&mut state, Intake::Registry, RejectReason::ShuttingDown),
         }
         drop(state);
-        self.registry.event().signal();
+        self.signal();
     }
 
     fn tally(&self) -> Tally {
@@ -761,7 +784,7 @@ impl Member for Core {
         self.told.store(true, Ordering::Relaxed);
         let doomed = self.doom_queue(&mut state);
         drop(state);
-        self.registry.event().signal();
+        self.signal();
         Box::new(doomed)
     }
 
@@ -799,7 +822,7 @@ impl Member for Core {
                 self.state.lock().abandoned.push(task);
             }
         }
-        self.registry.event().signal();
+        self.signal();
     }
 
     fn threads_left(&self) -> usize {
@@ -819,7 +842,7 @@ impl Member for Core {
         state.joining -= threads;
         state.joined += threads;
         drop(state);
-        self.registry.event().signal();
+        self.signal();
     }
 
     fn finish(&self) {
@@ -829,7 +852,7 @@ impl Member for Core {
         state.took.get_or_insert(took);
         drop(state);
         self.over.store(true, Ordering::Release);
-        self.registry.event().signal();
+        self.signal();
         self.retire_if_done();
     }
 

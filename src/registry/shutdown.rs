@@ -99,6 +99,7 @@ impl Registry {
         if let Err(error) = thread::Builder::new().name("winddown-shutdown".into()).spawn(run) {
             self.inner.state.lock().claimed = false;
             self.inner.event.signal();
+            self.inner.done.look_again();
             contain::log(
                 log::Level::Error,
                 format_args!("no thread for the shutdown, it runs when somebody waits for it: {error}"),
@@ -198,17 +199,21 @@ impl Registry {
     /// Waits for the report. Runs the shutdown if one was begun and there was no thread for it.
     fn await_report(&self, reason: Reason) -> Report {
         loop {
-            let stranded = || {
+            let is_stranded = || {
                 let state = self.inner.state.lock();
                 state.begun_at.is_some() && !state.claimed
             };
-            self.inner.event.wait(
-                || None,
-                || {
+            if context::in_worker() {
+                // While this thread waits, a task of its own pool may be left without a thread to run it.
+                let look = || {
                     while context::help() {}
-                    self.inner.done.get().is_some() || stranded()
-                },
-            );
+                    self.inner.done.get().is_some() || is_stranded()
+                };
+                self.inner.event.wait(|| None, look);
+            } else {
+                // A main thread may wait here for as long as the program runs, and the event is signalled often.
+                self.inner.done.wait(is_stranded);
+            }
             if let Some(report) = self.inner.done.get() {
                 self.exit_if_asked(reason);
                 return report;
@@ -224,8 +229,9 @@ impl Registry {
         parts.reverse();
         // A child whose shutdown is under way on another thread is waited for: its threads are joined there.
         let (mut parts, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(Registry::claim);
-        parts.iter().for_each(|part| part.inner.budget.within(&self.inner.budget));
-        others.iter().for_each(|other| other.inner.budget.within(&self.inner.budget));
+        for below in parts.iter().chain(&others) {
+            below.inner.budget.within(&self.inner.budget);
+        }
         parts.push(self.clone());
         Run::new(parts, others, self.clone(), reason).run();
     }

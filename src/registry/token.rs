@@ -52,18 +52,37 @@ impl<T: Clone> Once<T> {
         self.state.lock().value.clone()
     }
 
-    pub(crate) fn wait_until(&self, until: Option<Instant>) -> Option<T> {
+    fn wait_until(&self, until: Option<Instant>) -> bool {
+        self.wait_for(until, || false)
+    }
+
+    /// Waits for the value, or for `otherwise`, which changes only before a [`look_again`](Once::look_again) and is
+    /// asked under the lock.
+    pub(crate) fn wait(&self, otherwise: impl Fn() -> bool) {
+        self.wait_for(None, otherwise);
+    }
+
+    fn wait_for(&self, until: Option<Instant>, otherwise: impl Fn() -> bool) -> bool {
         let mut state = self.state.lock();
         loop {
-            if let Some(value) = &state.value {
-                return Some(value.clone());
+            if state.value.is_some() {
+                return true;
+            }
+            if otherwise() {
+                return false;
             }
             let late;
             (state, late) = self.set.wait(state, until);
             if late {
-                return state.value.clone();
+                return state.value.is_some();
             }
         }
+    }
+
+    pub(crate) fn look_again(&self) {
+        // Under the lock no waiter is between its look and its sleep.
+        let _state = self.state.lock();
+        self.set.notify_all();
     }
 
     /// Polls for the value. `key` is the poller's place among the wakers; it gives it up with [`forget`](Once::forget).
@@ -133,7 +152,7 @@ impl ShutdownToken {
 
     /// Blocks until shutdown begins, for at most `timeout` (`Duration::MAX`: for ever). Says whether it has begun.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.shared.born.is_past() || self.shared.wait_until(deadline(timeout)).is_some()
+        self.shared.born.is_past() || self.shared.wait_until(deadline(timeout))
     }
 }
 
