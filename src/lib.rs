@@ -121,3 +121,8 @@ pub use registry::token::{Finished, ShutdownToken};
 pub use registry::{Hold, HookId, Registry, ShuttingDown};
 pub use rejected::{RejectReason, Rejected};
 pub use task::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle};
+
+/// Compiles and runs the programs of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

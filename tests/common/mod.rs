@@ -1,5 +1,5 @@
 //! What the tests share: child processes under a watchdog, and measures of what is left behind.
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, unreachable_pub)] // Each test file uses its part, and is a crate of its own.
 
 use std::io::Read;
 use std::path::PathBuf;

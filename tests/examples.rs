@@ -1,0 +1,171 @@
+//! The examples do what their headers and the README say.
+
+mod common;
+
+use common::Outcome;
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{mpsc, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A command that runs an example, which it builds unless `cargo test` just did.
+fn example(name: &str) -> Command {
+    static BUILD: Once = Once::new();
+    let mut path = std::env::current_exe().expect("a test knows its own path");
+    path.pop();
+    path.pop();
+    BUILD.call_once(|| {
+        let Some(cargo) = std::env::var_os("CARGO") else { return };
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--example", "hello", "--example", "graceful_server"]);
+        build.args(["--no-default-features", "--features"]);
+        build.arg(if cfg!(feature = "exit-hook") { "exit-hook" } else { "" });
+        build.arg("--target-dir").arg(path.parent().expect("the profile's folder is in the target folder"));
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(build.status().expect("cargo runs").success(), "the examples do not build");
+    });
+    path.push("examples");
+    path.push(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The numbers of the lines that start with `word`, each of which must be there once.
+fn numbers(outcome: &Outcome, word: &str) -> BTreeSet<usize> {
+    let mut numbers = BTreeSet::new();
+    for line in outcome.stdout.lines() {
+        if let Some(number) = line.strip_prefix(word) {
+            let number =
+                number.trim().parse().unwrap_or_else(|_| panic!("odd line {line:?} in {outcome:#?}"));
+            assert!(numbers.insert(number), "{line:?} is there twice in {outcome:#?}");
+        }
+    }
+    numbers
+}
+
+#[cfg(feature = "exit-hook")]
+#[test]
+fn hello_loses_nothing() {
+    let outcome = common::finish(example("hello"));
+    outcome.assert_code(0).assert_silent();
+    assert_eq!(
+        outcome.stdout,
+        "main returns\nthe task that was running has ended\nthe task that was queued has run\n"
+    );
+}
+
+#[test]
+fn the_readme_opens_with_hello() {
+    let code = include_str!("../examples/hello.rs");
+    let code = &code[code.find("fn main").expect("hello has a main")..];
+    let readme = include_str!("../README.md");
+    let first = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
+    assert_eq!(first, Some(code));
+}
+
+#[test]
+fn graceful_server_ends_all_51_jobs() {
+    let outcome = common::finish(example("graceful_server"));
+    outcome.assert_code(0).assert_silent();
+    let all: BTreeSet<usize> = (1..=51).collect();
+    assert_eq!(numbers(&outcome, "starting "), all);
+    assert_eq!(numbers(&outcome, "ending "), all);
+    assert_eq!(outcome.count("shutdown (Call): clean"), 1, "{outcome:#?}");
+    assert_eq!(outcome.count("jobs "), 1, "{outcome:#?}");
+}
+
+#[test]
+fn graceful_server_refuses_arguments_that_it_does_not_know() {
+    for arguments in
+        [&["--prot", "80"][..], &["--port"], &["--port", "65536"], &["--port", "80", "-v"], &["80"]]
+    {
+        let mut command = example("graceful_server");
+        command.args(arguments);
+        let outcome = common::finish(command);
+        outcome.assert_code(2);
+        assert_eq!(outcome.stdout, "");
+        assert!(outcome.stderr.contains("usage: graceful_server [--port PORT]"), "{outcome:#?}");
+    }
+}
+
+#[test]
+fn graceful_server_ends_its_jobs_when_nobody_reads_what_it_prints() {
+    let start = Instant::now();
+    let mut server = example("graceful_server").spawn().expect("the server starts");
+    address_of(&mut server);
+    drop(server.stdout.take());
+    common::watch(server, start).assert_code(0).assert_silent();
+}
+
+/// Clients of several threads send requests, and one of them stops the server while the others are at it.
+#[test]
+fn graceful_server_runs_the_job_of_every_request_that_it_answered() {
+    const CLIENTS: usize = 4;
+    const REQUESTS: usize = 15; // By each client, at most.
+    const BEFORE_THE_STOP: usize = 20;
+
+    let start = Instant::now();
+    let mut server = example("graceful_server").args(["--port", "0"]).spawn().expect("the server starts");
+    let address = address_of(&mut server);
+    let (answers, answered) = mpsc::channel();
+    for _ in 0..CLIENTS {
+        let answers = answers.clone();
+        thread::spawn(move || {
+            for _ in 0..REQUESTS {
+                match get(address, "/job") {
+                    Ok(answer) if answer.starts_with("HTTP/1.1 202 ") => {
+                        answers.send(job_of(&answer)).unwrap()
+                    }
+                    _ => break, // It has stopped.
+                }
+            }
+        });
+    }
+    drop(answers);
+    let mut accepted: BTreeSet<usize> = answered.iter().take(BEFORE_THE_STOP).collect();
+    assert_eq!(accepted.len(), BEFORE_THE_STOP);
+    let answer = get(address, "/shutdown").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    accepted.extend(answered);
+
+    let outcome = common::watch(server, start);
+    outcome.assert_code(0).assert_silent();
+    let ended = numbers(&outcome, "ending ");
+    assert!(accepted.is_subset(&ended), "answered {accepted:?}, but {outcome:#?}");
+    assert_eq!(numbers(&outcome, "starting "), ended);
+    assert_eq!(outcome.count("shutdown (Call): clean"), 1, "{outcome:#?}");
+}
+
+/// Reads the first line that the server prints, and no further.
+fn address_of(server: &mut Child) -> SocketAddr {
+    let mut line = String::new();
+    let stdout = server.stdout.as_mut().expect("stdout is piped");
+    BufReader::with_capacity(1, stdout).read_line(&mut line).expect("a line");
+    let address =
+        line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("odd first line {line:?}"));
+    address.trim().parse().expect("an address")
+}
+
+fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn job_of(answer: &str) -> usize {
+    let line = answer.lines().last().unwrap_or_default();
+    let number = line.strip_prefix("job ").and_then(|rest| rest.strip_suffix(" accepted"));
+    number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("odd answer {answer:?}"))
+}
