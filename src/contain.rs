@@ -37,10 +37,8 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
 
 /// Writes a log record. A logger is the application's code and may panic: the record is lost then, not the thread.
 pub(crate) fn log(level: log::Level, text: fmt::Arguments<'_>) {
-    if log::log_enabled!(target: "winddown", level) {
-        if let Err(payload) = run(|| log::log!(target: "winddown", level, "{text}")) {
-            drop_quietly(payload);
-        }
+    if let Err(payload) = run(|| log::log!(target: "winddown", level, "{text}")) {
+        drop_quietly(payload);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::context::{self, Frame, Wait};
 use crate::queue::Intake;
 use crate::registry::budget::Budget;
 use crate::registry::drain::Drain;
-use crate::registry::member::{Circle, Member};
+use crate::registry::member::Member;
 use crate::registry::report::{PoolReport, PoolStats, RunningTask};
 use crate::registry::Registry;
 use crate::rejected::{RejectReason, Rejected};
@@ -261,10 +261,11 @@ impl Pool {
                 elapsed: Duration::ZERO,
             };
         }
+        context::refuse_in_last_callback("Pool::shutdown()");
         let _blocked = context::block(self.core.wait_for_shutdown());
         let budget = Arc::new(Budget::new(timeout));
         let mut drain = Drain::of_one(self.core.registry.event().clone(), self.core.clone(), budget);
-        drain.drain(Circle::Own);
+        drain.drain();
         drain.join(|_| Vec::new());
         drain.finish();
         self.core.report()

@@ -87,8 +87,8 @@ impl<C> Queue<C> {
     /// Takes everything out and claims it for cancellation. The hollow jobs among it come along: dropping a job may
     /// run code that is not ours.
     pub(crate) fn doom_all(&mut self) -> (VecDeque<Job<C>>, Vec<Doom>) {
-        let jobs = std::mem::take(&mut self.jobs);
-        let dooms: Vec<Doom> = jobs.iter().map(Job::doom).collect();
+        let mut jobs = std::mem::take(&mut self.jobs);
+        let dooms: Vec<Doom> = jobs.iter_mut().map(Job::doom).collect();
         self.hollow -= dooms.iter().filter(|doom| matches!(doom, Doom::Gone)).count() as i64;
         (jobs, dooms)
     }

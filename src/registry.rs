@@ -40,6 +40,7 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 use token::{Finished, Once, ShutdownToken};
 
@@ -88,7 +89,8 @@ pub(crate) struct Inner {
     over: Arc<AtomicBool>,
     handles: AtomicUsize,
     parent: Option<Arc<Inner>>,
-    /// The registries below this one that have a handle, a hook or a member. Lock order: this before `state`.
+    /// The registries below this one that have a handle, a hook, a hold or a member. Lock order: this before their
+    /// `state`, and theirs before this one's own.
     children: Mutex<BTreeMap<u64, Arc<Inner>>>,
 }
 
@@ -108,6 +110,8 @@ struct State {
     /// Threads of members that are gone, ended but not joined.
     ended_threads: Vec<EndedThread>,
     exit_code: Option<i32>,
+    /// The thread that runs the shutdown, once one does.
+    runner: Option<ThreadId>,
 }
 
 struct Hook {
@@ -160,6 +164,7 @@ impl Drop for Hold {
         if !self.registry.born.is_past() {
             self.registry.state.lock().holds.remove(&self.key);
             self.registry.event.signal();
+            self.registry.leave_if_done();
         }
     }
 }
@@ -415,6 +420,10 @@ impl Registry {
         }
     }
 
+    pub(crate) fn born(&self) -> Generation {
+        self.inner.born
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.inner.id
     }
@@ -444,6 +453,9 @@ impl Registry {
     /// Removes a member that is closed and has no threads left, and takes over, in the same breath, the threads of it
     /// that have ended and nobody has joined: there is no moment in which a shutdown could miss them.
     pub(crate) fn retire_member(&self, key: u64, ended: impl FnOnce() -> Vec<EndedThread>) {
+        if self.inner.born.is_past() {
+            return;
+        }
         let mut state = self.inner.state.lock();
         let member = state.members.remove(&key);
         state.ended_threads.extend(ended());
@@ -459,20 +471,36 @@ impl Inner {
         Phase::ALL[usize::from(self.phase.load(Ordering::Acquire))]
     }
 
+    /// Has the parent forget this registry if nobody can reach it any more and it has nothing to wind down.
+    fn leave_if_done(self: &Arc<Inner>) {
+        if let (0, Some(parent)) = (self.handles.load(Ordering::Acquire), &self.parent) {
+            parent.disown(self);
+        }
+    }
+
     /// Forgets a registry below this one that nobody can reach and that has nothing to wind down.
     fn disown(&self, child: &Arc<Inner>) {
         let mut children = self.children.lock();
-        let state = child.state.lock();
-        let idle = state.members.is_empty() && state.before_join.is_empty() && state.after_join.is_empty();
-        drop(state);
+        let mut state = child.state.lock();
+        let is_idle = state.members.is_empty()
+            && state.before_join.is_empty()
+            && state.after_join.is_empty()
+            && state.holds.is_empty();
         // The count is read under the lock of the list: only through the list could it rise again from zero.
-        let forgotten = if idle && child.handles.load(Ordering::Acquire) == 0 {
-            children.remove(&child.id)
-        } else {
-            None
-        };
+        if !is_idle || child.handles.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        let ended = std::mem::take(&mut state.ended_threads);
+        drop(state);
+        let forgotten = children.remove(&child.id);
+        // Its threads are joined all the same, with those of this registry.
+        let mut state = self.state.lock();
+        state.ended_threads.extend(ended);
+        let gone = ended::take_gone(&mut state.ended_threads);
+        drop(state);
         drop(children);
         drop(forgotten);
+        ended::join_all(gone);
     }
 }
 
@@ -486,9 +514,7 @@ impl Clone for Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         if self.inner.handles.fetch_sub(1, Ordering::AcqRel) == 1 && !self.inner.born.is_past() {
-            if let Some(parent) = &self.inner.parent {
-                parent.disown(&self.inner);
-            }
+            self.inner.leave_if_done();
         }
     }
 }

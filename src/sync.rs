@@ -4,8 +4,10 @@
 //! keeps the queues of all parked threads in one process-wide table, and a fork can copy that table while some other
 //! thread holds a bucket of it, which hangs whoever parks in the child
 //! (<https://github.com/Amanieu/parking_lot/issues/515>). Pools that are built in a forked child have to work, so
-//! parking_lot guards only leaf data here: a few words, locked for a few instructions, never waited under.
+//! parking_lot guards only what the threads of one shutdown tell each other: a few words, locked for a few instructions
+//! by two threads at most, so that nobody parks.
 
+use crate::os::Generation;
 use std::sync::atomic::{fence, AtomicUsize, Ordering};
 use std::sync::{LockResult, PoisonError};
 use std::time::{Duration, Instant};
@@ -84,14 +86,30 @@ pub(crate) fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> 
 /// their total order. If it is the waiter's, the signaller sees the waiter and moves the epoch on: either after the
 /// waiter noted it, so that the waiter does not sleep, or before, and then the epoch's lock has made the change
 /// visible to the look that follows. If it is the signaller's, the waiter's look sees the change.
-#[derive(Default)]
 pub(crate) struct Event {
+    born: Generation,
     waiters: AtomicUsize,
     epoch: Mutex<u64>,
     moved: Condvar,
 }
 
+impl Default for Event {
+    fn default() -> Event {
+        Event {
+            born: Generation::now(),
+            waiters: AtomicUsize::new(0),
+            epoch: Mutex::default(),
+            moved: Condvar::default(),
+        }
+    }
+}
+
 impl Event {
+    /// Whether its waiters are in a process of which this is a forked child.
+    pub(crate) fn is_past(&self) -> bool {
+        self.born.is_past()
+    }
+
     /// Wakes every waiter to look at its condition again; a fence and a load where nobody waits.
     pub(crate) fn signal(&self) {
         fence(Ordering::SeqCst); // pairs with the fence in `wait`

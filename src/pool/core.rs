@@ -78,8 +78,8 @@ pub(crate) struct Core {
     /// Tasks are queued that no thread is left to run: whoever is blocked in a wait on one of the pool's threads has
     /// to. A hint; what is true is under the lock.
     stranded: AtomicBool,
-    /// The shutdown of the pool is over.
-    over: Arc<AtomicBool>,
+    /// A shutdown of the pool is over.
+    over: AtomicBool,
     pub(super) state: Mutex<State>,
     /// Idle workers sleep on it.
     work: Condvar,
@@ -108,6 +108,8 @@ pub(super) struct State {
     /// Of those, the ones that count as losses.
     lost: u64,
     abandoned: Vec<RunningTask>,
+    /// Handles that a broken pool has yet to resolve.
+    unburied: Vec<Arc<dyn Resolve>>,
     ended_threads: Vec<EndedThread>,
     /// Ended threads that somebody has taken and not joined yet, and those that were joined.
     joining: usize,
@@ -123,7 +125,6 @@ pub(super) struct Worker {
     slot: Arc<Slot>,
     /// None for a thread that is not the pool's own.
     thread: Option<(JoinHandle<()>, Mark)>,
-    is_guest: bool,
     /// The waits that the thread is blocked in, one within another.
     blocked: Vec<Blocked>,
     /// Its tasks were abandoned; the counts of tasks without a handle stand still from then on.
@@ -160,13 +161,19 @@ impl Worker {
         depths.max().unwrap_or(0) as u64
     }
 
-    /// Whether a shutdown that joins the thread waits for ever, or for itself.
-    fn cannot_be_joined(&self) -> bool {
-        self.given_up.is_some()
-            || self.blocked.iter().any(|blocked| match &blocked.wait {
-                Wait::End { over, ends } => !ends && !over.load(Ordering::Acquire),
-                Wait::Idle => false,
-            })
+    /// Whether the thread is blocked in a wait for an end.
+    fn is_waiting(&self) -> bool {
+        self.blocked.iter().any(|blocked| for_an_end(&blocked.wait))
+    }
+
+    /// Whether a shutdown that joins the thread might wait for ever, or for itself. That of a registry can rely on the
+    /// shutdown of a single pool to end, since such a one waits for nobody who waits.
+    fn cannot_be_joined(&self, by: Circle) -> bool {
+        let hopeless = |wait: &Wait| match wait {
+            Wait::End { ends: true, .. } if by == Circle::Registry => false,
+            wait => for_an_end(wait),
+        };
+        self.given_up.is_some() || self.blocked.iter().any(|blocked| hopeless(&blocked.wait))
     }
 }
 
@@ -214,7 +221,13 @@ impl State {
     /// Workers that have just ended a task and are about to look at the queue: they take a new task sooner than a new
     /// thread could.
     fn between(&self) -> usize {
-        self.crew.values().filter(|worker| !worker.is_guest && worker.slot.is_between()).count()
+        let is_coming = |worker: &&Worker| {
+            worker.thread.is_some()
+                && worker.blocked.is_empty()
+                && worker.given_up.is_none()
+                && worker.slot.is_between()
+        };
+        self.crew.values().filter(is_coming).count()
     }
 }
 
@@ -230,14 +243,14 @@ impl Core {
             id: crate::registry::unique_id(),
             name,
             config,
-            registry,
             key,
-            born: Generation::now(),
+            born: registry.born(),
+            registry,
             handles: AtomicUsize::new(1),
             rejected: AtomicU64::new(0),
             told: AtomicBool::new(false),
             stranded: AtomicBool::new(false),
-            over: Arc::default(),
+            over: AtomicBool::new(false),
             state: Mutex::new(State {
                 queue: Queue::new(),
                 refusal: RejectReason::Closed,
@@ -251,6 +264,7 @@ impl Core {
                 cancelled: 0,
                 lost: 0,
                 abandoned: Vec::new(),
+                unburied: Vec::new(),
                 ended_threads: Vec::new(),
                 joining: 0,
                 joined: 0,
@@ -340,18 +354,15 @@ impl Core {
     /// Gets a worker for a task that was just queued: a sleeper, or a new thread, or nobody where enough are on their
     /// way.
     fn call_worker(self: &Arc<Core>, mut state: MutexGuard<'_, State>) {
-        if state.tokens > 0 && state.idle > 0 {
-            // A sleeper is on its way. It calls the next one if it leaves tasks in the queue; see `call_sleeper`.
-            return;
-        }
-        if self.call_sleeper(&mut state) {
-            drop(state);
-            self.work.notify_one();
-            return;
-        }
+        let has_called = self.call_sleeper(&mut state);
         let active = state.active();
-        let coming = state.tokens + state.between();
+        // Every idle worker is called in its turn while there are tasks for it; see `call_sleeper`.
+        let coming = state.tokens + state.idle + state.between();
         if active > 0 && (state.threads >= self.config.max_threads || coming >= state.queue.len()) {
+            drop(state);
+            if has_called {
+                self.work.notify_one();
+            }
             return;
         }
         let started = self.start_worker(&mut state);
@@ -360,6 +371,9 @@ impl Core {
             self.stranded.store(true, Ordering::Relaxed);
         }
         drop(state);
+        if has_called {
+            self.work.notify_one();
+        }
         if let Err(error) = started {
             contain::log(log::Level::Warn, format_args!("no further thread for pool {}: {error}", self.name));
         }
@@ -392,7 +406,7 @@ impl Core {
         if let Some(size) = self.config.stack_size {
             builder = builder.stack_size(size);
         }
-        let cx = WorkerCx { core: self.clone(), slot: slot.clone(), id };
+        let cx = WorkerCx::new(self.clone(), slot.clone(), id);
         let of_thread = mark.clone();
         let thread = builder.spawn(move || {
             of_thread.set_at_thread_exit();
@@ -401,13 +415,7 @@ impl Core {
         state.next_worker += 1;
         state.threads += 1;
         state.peak_threads = state.peak_threads.max(state.threads);
-        let worker = Worker {
-            slot,
-            thread: Some((thread, mark)),
-            is_guest: false,
-            blocked: Vec::new(),
-            given_up: None,
-        };
+        let worker = Worker { slot, thread: Some((thread, mark)), blocked: Vec::new(), given_up: None };
         state.crew.insert(id, worker);
         Ok(())
     }
@@ -544,9 +552,13 @@ impl Core {
         let mut state = self.state.lock();
         state.refusal = RejectReason::Broken;
         let doomed = self.doom_queue(&mut state);
+        // Dropping captures may hang; then the handles resolve at the deadline.
+        state.unburied.extend(doomed.handles.iter().cloned());
         drop(state);
         self.signal();
         Box::new(doomed).bury();
+        let buried = std::mem::take(&mut self.state.lock().unburied);
+        drop(buried);
     }
 
     // ---- blocked threads ----
@@ -593,12 +605,14 @@ impl Core {
         let id = state.next_worker;
         state.next_worker += 1;
         let slot = Arc::new(Slot::new(std::thread::current().name().unwrap_or("a blocked worker").into()));
-        let guest =
-            Worker { slot: slot.clone(), thread: None, is_guest: true, blocked: Vec::new(), given_up: None };
+        let guest = Worker { slot: slot.clone(), thread: None, blocked: Vec::new(), given_up: None };
         state.crew.insert(id, guest);
         drop(state);
-        let cx = WorkerCx { core: self.clone(), slot, id };
+        let cx = WorkerCx::new(self.clone(), slot, id);
         context::enter(&Frame::Worker(&cx), || self.run(job, &cx.slot));
+        if self.is_stale() {
+            return true;
+        }
         let mut state = self.state.lock();
         self.close_if_drained(&mut state);
         self.leave(state, id);
@@ -702,11 +716,20 @@ impl Core {
         state.is_retired = true;
         drop(state);
         self.over.store(true, Ordering::Release);
-        self.registry.retire_member(self.key, || std::mem::take(&mut self.state.lock().ended_threads));
+        self.registry.retire_member(self.key, || {
+            let ended = std::mem::take(&mut self.state.lock().ended_threads);
+            // Nobody waits for a daemon's threads.
+            if self.config.is_daemon {
+                Vec::new()
+            } else {
+                ended
+            }
+        });
     }
 
+    /// The wait of a call that shuts this pool down. It is over when the call returns, and not when an earlier one has.
     pub(super) fn wait_for_shutdown(&self) -> Wait {
-        Wait::End { over: self.over.clone(), ends: !self.config.is_daemon }
+        Wait::End { over: Arc::default(), ends: !self.config.is_daemon }
     }
 }
 
@@ -736,10 +759,8 @@ impl Owner for Core {
                 "the task submitted at {} was joined inside itself, where it could never end",
                 task.location()
             );
-            if task.clone().run(&cx.slot) {
-                let mut state = self.state.lock();
-                state.queue.hollowed();
-                drop(state);
+            let claimed = || self.state.lock().queue.hollowed();
+            if task.clone().run(&cx.slot, &claimed) && !self.is_stale() {
                 self.signal();
             }
         });
@@ -793,7 +814,7 @@ impl Member for Core {
         let mut tasks: Vec<(RunningTask, Arc<dyn AnyTask>)> = Vec::new();
         let mut abandoned = Vec::new();
         for worker in state.crew.values_mut() {
-            if worker.given_up.is_some() || worker.cannot_be_joined() {
+            if worker.given_up.is_some() || worker.is_waiting() {
                 continue;
             }
             let name = worker.slot.name.clone();
@@ -814,7 +835,9 @@ impl Member for Core {
             }
         }
         state.abandoned.extend(abandoned);
+        let unburied = std::mem::take(&mut state.unburied);
         drop(state);
+        unburied.iter().for_each(|handle| handle.resolve_cancelled());
         // Wakes whoever waits for them, which is code that is not ours. A task that ends by itself first is counted
         // by its thread: its cell decides.
         for (task, cell) in tasks {
@@ -825,16 +848,17 @@ impl Member for Core {
         self.signal();
     }
 
-    fn threads_left(&self) -> usize {
+    fn threads_left(&self, by: Circle) -> usize {
         let state = self.state.lock();
-        let left = |worker: &&Worker| worker.thread.is_some() && !worker.cannot_be_joined();
+        let left = |worker: &&Worker| worker.thread.is_some() && !worker.cannot_be_joined(by);
         state.crew.values().filter(left).count() + state.joining
     }
 
     fn take_ended(&self) -> Vec<EndedThread> {
         let mut state = self.state.lock();
-        state.joining += state.ended_threads.len();
-        std::mem::take(&mut state.ended_threads)
+        let taken = ended::take_others(&mut state.ended_threads);
+        state.joining += taken.len();
+        taken
     }
 
     fn joined(&self, threads: usize) {

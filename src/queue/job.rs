@@ -20,7 +20,7 @@ pub(crate) trait Work<C>: Send + 'static {
     fn run(self, cx: &C, location: &'static Location<'static>) -> bool;
 
     /// Claims it for a cancellation that [`discard`](Work::discard) completes. Says what there is to discard.
-    fn doom(&self) -> Doom;
+    fn doom(&mut self) -> Doom;
 
     /// Drops it unrun, and resolves its handle if it has one. Must not panic.
     fn discard(self);
@@ -43,7 +43,7 @@ pub(crate) trait Resolve: Send + Sync {
 
 struct VTable<C> {
     run: unsafe fn(*mut Payload, &C, &'static Location<'static>) -> bool,
-    doom: unsafe fn(*const Payload) -> Doom,
+    doom: unsafe fn(*mut Payload) -> Doom,
     discard: unsafe fn(*mut Payload),
 }
 
@@ -86,9 +86,10 @@ impl<C: 'static> Job<C> {
     }
 
     /// Claims it for cancellation; dropping the job completes that.
-    pub(crate) fn doom(&self) -> Doom {
-        // SAFETY: the vtable was chosen for what the payload holds, and it holds it until `run` or `drop`.
-        unsafe { (self.vtable.doom)(&self.payload) }
+    pub(crate) fn doom(&mut self) -> Doom {
+        // SAFETY: the vtable was chosen for what the payload holds, and it holds it until `run` or `drop`. The
+        // borrow is unique: what the payload holds may have interior mutability, which bytes have not.
+        unsafe { (self.vtable.doom)(&mut self.payload) }
     }
 }
 
@@ -117,9 +118,9 @@ impl<C: 'static, W: Work<C>> Inline<W, C> {
     /// # Safety
     ///
     /// The payload holds a `W`.
-    unsafe fn doom(payload: *const Payload) -> Doom {
+    unsafe fn doom(payload: *mut Payload) -> Doom {
         // SAFETY: the caller's promise.
-        let work = unsafe { &*payload.cast::<W>() };
+        let work = unsafe { &mut *payload.cast::<W>() };
         work.doom()
     }
 
@@ -159,9 +160,9 @@ impl<C: 'static, W: Work<C>> Boxed<W, C> {
     /// # Safety
     ///
     /// The payload holds the pointer of a `Box<W>`.
-    unsafe fn doom(payload: *const Payload) -> Doom {
+    unsafe fn doom(payload: *mut Payload) -> Doom {
         // SAFETY: the caller's promise.
-        let work = unsafe { &**payload.cast::<*mut W>() };
+        let work = unsafe { &mut **payload.cast::<*mut W>() };
         work.doom()
     }
 
@@ -198,7 +199,7 @@ mod tests {
             self.count.runs.fetch_add(*cx, Ordering::Relaxed);
             true
         }
-        fn doom(&self) -> Doom {
+        fn doom(&mut self) -> Doom {
             assert!((self.expected)(&self.content));
             Doom::Silent
         }
@@ -223,7 +224,7 @@ mod tests {
         }
         let first = queue.pop_front().unwrap();
         assert!(first.run(&3));
-        let second = queue.pop_front().unwrap();
+        let mut second = queue.pop_front().unwrap();
         assert!(matches!(second.doom(), Doom::Silent));
         drop(second);
         assert_eq!(count.runs.load(Ordering::Relaxed), 3);

@@ -115,10 +115,33 @@ impl Burial {
     }
 }
 
+/// Threads that have ended and are to be joined.
+struct Ended {
+    threads: Vec<EndedThread>,
+    of_members: Vec<(Arc<dyn Member>, Vec<EndedThread>)>,
+}
+
+impl Ended {
+    fn is_empty(&self) -> bool {
+        self.threads.is_empty() && self.of_members.iter().all(|(_, threads)| threads.is_empty())
+    }
+
+    /// However late it is done, each member learns of it: another shutdown may wait for these.
+    fn join(self) {
+        join_all(self.threads);
+        for (member, threads) in self.of_members {
+            let count = threads.len();
+            join_all(threads);
+            member.joined(count);
+        }
+    }
+}
+
 /// The draining and joining of groups of members by one thread.
 pub(crate) struct Drain {
     pub(crate) groups: Vec<Group>,
     event: Arc<Event>,
+    circle: Circle,
     joins: Helper,
     /// No deadline can come: threads are joined by this one, without a helper.
     is_patient: bool,
@@ -131,6 +154,7 @@ impl Drain {
         Drain {
             groups: Vec::new(),
             event,
+            circle: Circle::Registry,
             joins: Helper::new("winddown-join"),
             is_patient: false,
             began: Instant::now(),
@@ -141,6 +165,7 @@ impl Drain {
     /// The drain of one member, whose deadline nobody else can bring nearer.
     pub(crate) fn of_one(event: Arc<Event>, member: Arc<dyn Member>, budget: Arc<Budget>) -> Drain {
         let mut drain = Drain::new(event);
+        drain.circle = Circle::Own;
         drain.is_patient = budget.end().is_none();
         drain.groups.push(Group::new(vec![member], budget));
         drain
@@ -191,10 +216,10 @@ impl Drain {
     }
 
     /// Closes the members of each group in turn and waits until all are quiet at once, or their budgets give up.
-    pub(crate) fn drain(&mut self, circle: Circle) {
+    pub(crate) fn drain(&mut self) {
         for group in 0..self.groups.len() {
             for member in 0..self.groups[group].members.len() {
-                self.groups[group].members[member].close(circle);
+                self.groups[group].members[member].close(self.circle);
                 self.wait_drained(
                     |drain| {
                         let tally = drain.groups[group].members[member].tally();
@@ -240,37 +265,27 @@ impl Drain {
     /// Says whether there may be more to join.
     fn join_some(&mut self, group: usize, leavings: impl Fn(usize) -> Vec<EndedThread>) -> bool {
         let until = |drain: &Drain| drain.groups[group].budget.join_until();
-        let has_ended =
-            |drain: &Drain| drain.groups[group].members.iter().all(|member| member.threads_left() == 0);
-        let all_ended = self.wait(until, has_ended, |drain| drain.unended());
-        let mut threads = leavings(group);
-        let mut counts = Vec::new();
+        let circle = self.circle;
+        let all_left = |drain: &Drain| {
+            let members = &drain.groups[group].members;
+            members.iter().all(|member| member.threads_left(circle) == 0)
+        };
+        let all_ended = self.wait(until, all_left, |drain| drain.unended());
+        let mut ended = Ended { threads: leavings(group), of_members: Vec::new() };
         for member in &self.groups[group].members {
-            let own = member.take_ended();
-            counts.push((member.clone(), own.len()));
-            threads.extend(own);
+            ended.of_members.push((member.clone(), member.take_ended()));
         }
-        // The thread that runs this may itself be one that has ended: it runs its last thread-local destructors.
-        if let Ok(me) = contain::run(|| std::thread::current().id()) {
-            threads.retain(|thread| thread.id() != me);
-        }
-        if threads.is_empty() || !self.join_threads(threads, until) {
-            return false;
-        }
-        for (member, count) in counts {
-            member.joined(count);
-        }
-        all_ended
+        !ended.is_empty() && self.join_threads(ended, until) && all_ended
     }
 
     /// Joins threads that have ended, on another thread where that may take for ever: destructors of thread-locals
     /// are other people's code. Says whether all were joined in time.
-    fn join_threads(&mut self, threads: Vec<EndedThread>, until: impl Fn(&Drain) -> Option<Instant>) -> bool {
+    fn join_threads(&mut self, ended: Ended, until: impl Fn(&Drain) -> Option<Instant>) -> bool {
         if self.is_patient {
-            join_all(threads);
+            ended.join();
             return true;
         }
-        let pending = self.joins.start(&self.event, move || join_all(threads));
+        let pending = self.joins.start(&self.event, move || ended.join());
         let in_time = self.wait(until, |_| pending.is_done(), |_| vec!["thread-local destructors".into()]);
         if !in_time {
             self.joins.leave_behind();
@@ -284,7 +299,7 @@ impl Drain {
 
     fn unended(&self) -> Vec<String> {
         self.members()
-            .map(|member| (member.threads_left(), member.stats().name))
+            .map(|member| (member.threads_left(self.circle), member.stats().name))
             .filter(|(left, _)| *left > 0)
             .map(|(left, name)| format!("{left} threads of pool {name} to end"))
             .collect()

@@ -48,7 +48,7 @@ impl EndedThread {
         self.mark.0.load(Ordering::Acquire)
     }
 
-    pub(crate) fn id(&self) -> ThreadId {
+    fn id(&self) -> ThreadId {
         self.thread.thread().id()
     }
 
@@ -65,6 +65,15 @@ pub(crate) fn take_gone(threads: &mut Vec<EndedThread>) -> Vec<EndedThread> {
     let (gone, rest) = std::mem::take(threads).into_iter().partition(EndedThread::is_gone);
     *threads = rest;
     gone
+}
+
+/// Takes all out but the current thread, which may be running its last destructors and cannot join itself.
+pub(crate) fn take_others(threads: &mut Vec<EndedThread>) -> Vec<EndedThread> {
+    // A thread that is so far gone that it does not know itself has no handle here that it could meet.
+    let me = contain::run(|| std::thread::current().id()).ok();
+    let (own, others) = std::mem::take(threads).into_iter().partition(|thread| Some(thread.id()) == me);
+    *threads = own;
+    others
 }
 
 pub(crate) fn join_all(threads: Vec<EndedThread>) {

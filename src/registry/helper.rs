@@ -1,8 +1,10 @@
 //! A thread for what may never return: hooks, joins, other people's destructors, a flush of a locked stdout.
 
 use crate::contain;
-use crate::sync::{Event, Mutex};
+use crate::os::Generation;
+use crate::sync::Event;
 use crossbeam_channel::Sender;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::thread;
 
@@ -47,8 +49,10 @@ impl Helper {
         let (place, event) = (result.clone(), event.clone());
         let errand: Errand = Box::new(move || {
             let value = errand();
-            *place.lock() = Some(value);
-            event.signal();
+            if !event.is_past() {
+                *place.lock() = Some(value);
+                event.signal();
+            }
         });
         let refused = match self.feed() {
             Some(feed) => feed.send(errand).err().map(|error| error.0),
@@ -63,7 +67,16 @@ impl Helper {
     fn feed(&mut self) -> Option<&Sender<Errand>> {
         if self.thread.is_none() {
             let (feed, errands) = crossbeam_channel::unbounded::<Errand>();
-            let run = move || errands.into_iter().for_each(|errand| errand());
+            let process = Generation::now();
+            let run = move || {
+                for errand in errands {
+                    errand();
+                    if process.is_past() {
+                        // The errand forked and this is the child, which nobody gives errands.
+                        return;
+                    }
+                }
+            };
             match thread::Builder::new().name(self.name.into()).spawn(run) {
                 Ok(thread) => self.thread = Some((feed, thread)),
                 Err(error) => contain::log(

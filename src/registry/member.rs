@@ -36,8 +36,9 @@ pub(crate) trait Member: Send + Sync {
     /// Gives up the tasks that are running.
     fn abandon(&self);
 
-    /// Threads that have neither ended nor been given up, nor are blocked in a wait that a join must not wait for.
-    fn threads_left(&self) -> usize;
+    /// Threads that have neither ended nor been given up, nor are blocked in a wait that the shutdown `by` which they are
+    /// to be joined must not wait for.
+    fn threads_left(&self, by: Circle) -> usize;
 
     /// The threads that have ended and nobody has joined. Until `joined` is called with their number they count as
     /// left, for another shutdown of the same member that waits for them.

@@ -13,7 +13,9 @@
 //! The first caller runs it on its own thread, later ones wait for its end. Either way a caller that is itself a task
 //! is marked as blocked before it looks whether it is the first, so no drain waits for it.
 
+use super::budget::Budget;
 use super::drain::{Drain, Group};
+use super::ended;
 use super::helper::Helper;
 use super::member::{Circle, Member};
 use super::report::{Findings, HookOutcome, HookReport, Phase, Reason, Report, Stage};
@@ -50,7 +52,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn shutdown(&self) -> Report {
-        refuse_in_hook("shutdown()");
+        context::refuse_where_it_waits_for_itself("shutdown()");
         self.shut_down(Reason::Call, None)
     }
 
@@ -70,7 +72,7 @@ impl Registry {
     /// assert!(report.is_clean());
     /// ```
     pub fn shutdown_timeout(&self, timeout: Duration) -> Report {
-        refuse_in_hook("shutdown_timeout()");
+        context::refuse_where_it_waits_for_itself("shutdown_timeout()");
         self.shut_down(Reason::Call, Some(timeout))
     }
 
@@ -122,10 +124,11 @@ impl Registry {
     /// assert!(registry.wait_finished().is_clean());
     /// ```
     pub fn wait_finished(&self) -> Report {
-        refuse_in_hook("wait_finished()");
+        context::refuse_where_it_waits_for_itself("wait_finished()");
         if self.inner.born.is_past() {
             return Report::nothing();
         }
+        self.refuse_on_runner("wait_finished()");
         let _blocked = context::block(self.wait());
         self.await_report(Reason::Call)
     }
@@ -133,6 +136,12 @@ impl Registry {
     /// A shutdown for any reason; may be called in a hook for `Reason::Exit` only, when the hook was left.
     pub(crate) fn shut_down(&self, reason: Reason, timeout: Option<Duration>) -> Report {
         if self.inner.born.is_past() {
+            return Report::nothing();
+        }
+        if reason == Reason::Call {
+            self.refuse_on_runner("shutdown()");
+        } else if self.is_runner() {
+            // A task that this thread runs while it shuts down ends the process.
             return Report::nothing();
         }
         // Before the claim: whoever runs the shutdown must find this task blocked.
@@ -145,20 +154,23 @@ impl Registry {
         self.await_report(reason)
     }
 
-    /// Whether a shutdown of this registry and of those below it has run and left nothing new behind.
-    pub(crate) fn is_wound_down(&self) -> bool {
-        self.phase() == Phase::Finished && self.unfinished_children().is_empty()
-    }
-
     /// Shuts down what is not: this registry and those below it. For the end of the process.
     pub(crate) fn wind_down(&self, reason: Reason) {
-        while !self.is_wound_down() {
-            self.shut_down(reason, None);
-            if let Some(child) = self.unfinished_children().pop() {
-                // Made after the shutdown of this registry, which took the others along.
-                child.shut_down(reason, None);
-            }
+        if self.inner.born.is_past() {
+            return;
         }
+        let late = Arc::new(Budget::new(self.inner.state.lock().default_deadline));
+        self.shut_down(reason, None);
+        // Those that were made after this registry's shutdown had taken the others along.
+        while let (Some(child), false) = (self.unfinished_children().pop(), late.is_over()) {
+            child.inner.budget.within(&late);
+            child.shut_down(reason, None);
+        }
+        // Threads of registries that were dropped after this one had joined its own.
+        let mut drain = Drain::new(self.inner.event.clone());
+        drain.groups.push(Group::new(Vec::new(), late));
+        drain.join(|_| ended::take_others(&mut self.inner.state.lock().ended_threads));
+        drain.finish();
     }
 
     fn unfinished_children(&self) -> Vec<Registry> {
@@ -224,6 +236,21 @@ impl Registry {
         }
     }
 
+    /// Whether the current thread runs this shutdown further down on its stack, where it runs a task in between that
+    /// no other thread could be had for.
+    fn is_runner(&self) -> bool {
+        let runner = self.inner.state.lock().runner;
+        runner.is_some() && contain::run(|| thread::current().id()).ok() == runner
+    }
+
+    fn refuse_on_runner(&self, call: &str) {
+        assert!(
+            !self.is_runner(),
+            "{call} was called in a task that the shutdown itself had to run, as no other thread could be had: it \
+             would wait for itself"
+        );
+    }
+
     fn run(&self, reason: Reason) {
         let mut parts = self.unfinished_children();
         parts.reverse();
@@ -232,7 +259,11 @@ impl Registry {
         for below in parts.iter().chain(&others) {
             below.inner.budget.within(&self.inner.budget);
         }
+        // Whoever shuts one of the others down looks at its deadline again.
+        self.inner.event.signal();
         parts.push(self.clone());
+        let me = contain::run(|| thread::current().id()).ok();
+        parts.iter().for_each(|part| part.inner.state.lock().runner = me);
         Run::new(parts, others, self.clone(), reason).run();
     }
 
@@ -240,7 +271,8 @@ impl Registry {
     /// comes first exits the process with the hook's code, and the others sleep in the same call. Where the process
     /// exits already, its code stands.
     fn exit_if_asked(&self, reason: Reason) {
-        let code = self.inner.state.lock().exit_code;
+        let of = |inner: &Inner| inner.state.lock().exit_code;
+        let code = of(&self.inner).or_else(|| self.inner.parent.as_ref().and_then(|parent| of(parent)));
         if let (Some(code), Reason::Call) = (code, reason) {
             std::process::exit(code);
         }
@@ -259,15 +291,6 @@ impl Inner {
         let (_, hook) = list.pop_last()?;
         Some((hook, list.is_empty()))
     }
-}
-
-/// In a hook these would wait for the hook that calls them.
-fn refuse_in_hook(call: &str) {
-    assert!(
-        !context::in_hook(),
-        "{call} was called inside a shutdown hook, where it would wait for itself: the shutdown is running already; \
-         use request_shutdown() to begin another registry's"
-    );
 }
 
 /// One shutdown of a registry and those below it.
@@ -296,11 +319,11 @@ impl Run {
             self.wait_for_holds(&part.inner);
         }
         self.take_members();
-        self.drain.drain(Circle::Registry);
+        self.drain.drain();
         self.wait_for_others();
         self.enter_all(Phase::Joining);
         let parts = self.parts.clone();
-        self.drain.join(|group| std::mem::take(&mut parts[group].inner.state.lock().ended_threads));
+        self.drain.join(|group| ended::take_others(&mut parts[group].inner.state.lock().ended_threads));
         self.close_daemons();
         self.enter_all(Phase::PostJoin);
         for part in self.parts.clone() {
@@ -453,6 +476,7 @@ impl Run {
         for ((part, members), daemons) in parts.iter().zip(members).zip(daemons) {
             let pools = members.iter().chain(&daemons).map(|member| member.report()).collect();
             let mut state = part.inner.state.lock();
+            state.runner = None;
             let hooks = state.hook_reports.clone();
             let report = Report(Arc::new(Findings { reason, elapsed: began.elapsed(), hooks, pools }));
             part.inner.enter(&mut state, Phase::Finished);

@@ -87,6 +87,8 @@ impl<T: Clone> Once<T> {
 
     /// Polls for the value. `key` is the poller's place among the wakers; it gives it up with [`forget`](Once::forget).
     fn poll(&self, key: &mut Option<u64>, cx: &Context<'_>) -> Poll<T> {
+        // Cloned, like dropped, without the lock: a waker is other people's code.
+        let waker = cx.waker().clone();
         let mut state = self.state.lock();
         if let Some(value) = &state.value {
             *key = None;
@@ -97,7 +99,7 @@ impl<T: Clone> Once<T> {
         if place == next {
             state.next += 1;
         }
-        let old = state.wakers.insert(place, cx.waker().clone());
+        let old = state.wakers.insert(place, waker);
         drop(state);
         drop(old);
         Poll::Pending

@@ -15,8 +15,9 @@
 use super::slot::Slot;
 use super::{JoinError, JoinErrorKind};
 use crate::contain;
+use crate::os::Generation;
 use crate::queue::job::{Doom, Resolve, Work};
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -33,9 +34,18 @@ pub(crate) struct Cell<F, T> {
 struct Inner<F, T> {
     stage: Stage<T>,
     closure: Option<F>,
+    /// It was cancelled, and whoever asks again is told so.
+    is_cancelled: bool,
     waiter: Option<Waiter>,
     /// No handle is left to take the result.
     is_detached: bool,
+}
+
+impl<F, T> Inner<F, T> {
+    fn begin_cancelling(&mut self) {
+        self.stage = Stage::Cancelling;
+        self.is_cancelled = true;
+    }
 }
 
 enum Stage<T> {
@@ -81,10 +91,12 @@ pub(crate) enum Cancel {
 pub(crate) trait AnyTask: Resolve {
     fn location(&self) -> &'static Location<'static>;
 
-    /// Runs it on the thread of `slot`, unless it is not queued any more. Says whether it ran.
-    fn run(self: Arc<Self>, slot: &Slot) -> bool;
+    /// Runs it on the thread of `slot`, unless it is not queued any more. Says whether it ran; calls `claimed` before
+    /// it does.
+    fn run(self: Arc<Self>, slot: &Slot, claimed: &dyn Fn()) -> bool;
 
-    /// Cancels it if it has not started: drops its captures, calls `count`, and resolves the handle.
+    /// Cancels it if it has not started: drops its captures, calls `count`, and resolves the handle. `count` takes the
+    /// pool's lock, under which this cell's may be taken, so it is called without that.
     fn cancel(&self, count: &dyn Fn()) -> Cancel;
 
     /// Claims it for a cancellation that `discard` completes. Says whether it was queued.
@@ -120,7 +132,13 @@ where
     T: Send + 'static,
 {
     pub(crate) fn new(closure: F, location: &'static Location<'static>) -> Arc<Cell<F, T>> {
-        let inner = Inner { stage: Stage::Queued, closure: Some(closure), waiter: None, is_detached: false };
+        let inner = Inner {
+            stage: Stage::Queued,
+            closure: Some(closure),
+            is_cancelled: false,
+            waiter: None,
+            is_detached: false,
+        };
         Arc::new(Cell { location, flag: AtomicBool::new(false), inner: Mutex::new(inner) })
     }
 
@@ -130,7 +148,8 @@ where
     }
 
     /// Makes `result` the outcome if the stage is still `from`. Says whether it was; a result that comes too late, or
-    /// that nobody will take, is dropped. `count` is called once the outcome is certain, before anyone can see it.
+    /// that nobody will take, is dropped. `count` is called, under the lock, once the outcome is certain and before
+    /// anyone can see it; it is told whether none but our own code runs after that.
     fn settle(
         &self,
         from: fn(&Stage<T>) -> bool,
@@ -144,8 +163,7 @@ where
             return false;
         }
         let waiter = inner.waiter.take();
-        // A woken thread comes back with its next task at once; a waker may run anything first.
-        count(!matches!(waiter, Some(Waiter::Task(_))));
+        count(!inner.is_detached && !matches!(waiter, Some(Waiter::Task(_))));
         let unwanted = if inner.is_detached {
             inner.stage = Stage::Taken;
             Some(result)
@@ -178,7 +196,7 @@ where
         self.location
     }
 
-    fn run(self: Arc<Self>, slot: &Slot) -> bool {
+    fn run(self: Arc<Self>, slot: &Slot, claimed: &dyn Fn()) -> bool {
         let mut inner = self.inner.lock();
         if !matches!(inner.stage, Stage::Queued) {
             return false;
@@ -186,8 +204,15 @@ where
         let Some(closure) = inner.closure.take() else { return false };
         inner.stage = Stage::Running;
         drop(inner);
+        claimed();
         slot.enter(self.clone());
+        let process = Generation::now();
         let result = contain::run(closure).map_err(|payload| JoinError::panicked(payload, self.location));
+        if process.is_past() {
+            // The closure forked and this is the child: another thread may have held any of the locks.
+            contain::drop_quietly(result);
+            return true;
+        }
         slot.leave();
         let panicked = result.is_err();
         // Counted before the handle resolves: who joined a task finds it in the counts.
@@ -204,21 +229,20 @@ where
 
     fn cancel(&self, count: &dyn Fn()) -> Cancel {
         let mut inner = self.inner.lock();
-        match &inner.stage {
-            Stage::Queued => {}
-            Stage::Cancelling => return Cancel::Before,
-            Stage::Done(Err(error)) if error.is_cancelled() => return Cancel::Before,
-            Stage::Running | Stage::Done(_) | Stage::Taken => {
-                self.flag.store(true, Ordering::Relaxed);
-                return Cancel::TooLate;
-            }
+        if inner.is_cancelled {
+            return Cancel::Before;
         }
-        inner.stage = Stage::Cancelling;
+        if !matches!(inner.stage, Stage::Queued) {
+            self.flag.store(true, Ordering::Relaxed);
+            return Cancel::TooLate;
+        }
+        inner.begin_cancelling();
         let closure = inner.closure.take();
         drop(inner);
         contain::drop_quietly(closure);
-        let cancelled = self.error(JoinErrorKind::Cancelled);
-        self.settle(|stage| matches!(stage, Stage::Cancelling), cancelled, |_| count());
+        // Before the handle resolves: who joined it finds it in the counts.
+        count();
+        self.resolve_cancelled();
         Cancel::Now
     }
 
@@ -226,7 +250,7 @@ where
         let mut inner = self.inner.lock();
         let is_queued = matches!(inner.stage, Stage::Queued);
         if is_queued {
-            inner.stage = Stage::Cancelling;
+            inner.begin_cancelling();
         }
         is_queued
     }
@@ -234,7 +258,7 @@ where
     fn discard(&self) {
         let mut inner = self.inner.lock();
         if matches!(inner.stage, Stage::Queued) {
-            inner.stage = Stage::Cancelling;
+            inner.begin_cancelling();
         }
         let closure = inner.closure.take();
         drop(inner);
@@ -314,10 +338,10 @@ pub(crate) struct Spawned(pub(crate) Arc<dyn AnyTask>);
 
 impl Work<Slot> for Spawned {
     fn run(self, slot: &Slot, _: &'static Location<'static>) -> bool {
-        self.0.run(slot)
+        self.0.run(slot, &|| ())
     }
 
-    fn doom(&self) -> Doom {
+    fn doom(&mut self) -> Doom {
         if self.0.doom() {
             Doom::Awaited(self.0.clone().resolver())
         } else {
@@ -336,16 +360,20 @@ pub(crate) struct Fired<F>(pub(crate) F);
 impl<F: FnOnce() + Send + 'static> Work<Slot> for Fired<F> {
     fn run(self, slot: &Slot, location: &'static Location<'static>) -> bool {
         slot.begin(location);
+        let process = Generation::now();
         let result = contain::run(self.0);
-        let panicked = result.is_err();
-        slot.end(panicked);
+        if process.is_past() {
+            contain::drop_quietly(result);
+            return true;
+        }
+        slot.end(result.is_err());
         if let Err(payload) = result {
             JoinError::panicked(payload, location).log_if_panic(location);
         }
         true
     }
 
-    fn doom(&self) -> Doom {
+    fn doom(&mut self) -> Doom {
         Doom::Silent
     }
 

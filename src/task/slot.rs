@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::cell::AnyTask;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::borrow::Cow;
 use std::panic::Location;
 use std::ptr;
@@ -26,7 +26,7 @@ pub(crate) struct Slot {
     cells_panicked: AtomicU64,
     /// Tasks on the thread's stack: one within another where one runs the other in place.
     depth: AtomicUsize,
-    /// The thread has ended a task and will look for the next one without delay.
+    /// The thread has ended a task and looks for the next one before it runs any code that is not ours.
     between: AtomicBool,
     /// Of the task without a handle.
     location: AtomicPtr<Location<'static>>,
@@ -100,7 +100,8 @@ impl Slot {
             let label = self.details.lock().label.take();
             drop(label);
         }
-        self.between.store(true, Ordering::Relaxed);
+        // After a panic a logger runs, and the payload's drop.
+        self.between.store(!panicked, Ordering::Relaxed);
         self.depth.store(0, Ordering::Relaxed);
         bump(if panicked { &self.panicked } else { &self.completed });
     }
