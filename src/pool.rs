@@ -66,8 +66,8 @@ impl Pool {
     /// ```
     pub fn new(max_threads: usize) -> Pool {
         let builder = Pool::builder().max_threads(max_threads);
-        match builder.build_or_refusing() {
-            Ok(pool) => pool,
+        match builder.build_either() {
+            Ok(Ok(pool) | Err(pool)) => pool,
             Err(error) => panic!("Pool::new({max_threads}): {error}"),
         }
     }

@@ -107,6 +107,8 @@ struct State {
     claimed: bool,
     begun_at: Option<Instant>,
     hook_reports: Vec<HookReport>,
+    /// A hook has been taken off its list and is not reported yet.
+    is_in_hook: bool,
     /// Threads of members that are gone, ended but not joined.
     ended_threads: Vec<EndedThread>,
     exit_code: Option<i32>,
@@ -369,7 +371,8 @@ impl Registry {
         }
         let state = self.inner.state.lock();
         progress.hooks_done = state.hook_reports.len();
-        progress.hooks_total = progress.hooks_done + state.before_join.len() + state.after_join.len();
+        let left = state.before_join.len() + state.after_join.len() + usize::from(state.is_in_hook);
+        progress.hooks_total = progress.hooks_done + left;
         let members: Vec<_> = state.members.values().filter(|member| !member.is_daemon()).cloned().collect();
         drop(state);
         for member in members {

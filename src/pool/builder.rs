@@ -173,16 +173,14 @@ impl PoolBuilder {
     /// assert_eq!(Pool::builder().max_threads(0).build().unwrap_err(), BuildError::ZeroThreads);
     /// ```
     pub fn build(self) -> Result<Pool, BuildError> {
-        let pool = self.build_or_refusing()?;
-        // Only a pool that the registry would not have is closed already.
-        if pool.is_closed() {
-            return Err(BuildError::ShuttingDown);
+        match self.build_either()? {
+            Ok(pool) => Ok(pool),
+            Err(_refusing) => Err(BuildError::ShuttingDown),
         }
-        Ok(pool)
     }
 
-    /// Builds the pool, or, where its registry drains already, one that refuses every task.
-    pub(super) fn build_or_refusing(self) -> Result<Pool, BuildError> {
+    /// Builds the pool, or, where its registry drains already, as an `Err` inside one that refuses every task.
+    pub(super) fn build_either(self) -> Result<Result<Pool, Pool>, BuildError> {
         static POOLS: AtomicU64 = AtomicU64::new(1);
         let max_threads =
             self.max_threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get()));
@@ -212,11 +210,15 @@ impl PoolBuilder {
             on_timeout: self.on_timeout,
         };
         let member = |key| Arc::new(Core::new(name.clone(), config, registry.clone(), key));
-        let core = registry.add_member(member).unwrap_or_else(|make| {
-            let core = make(0);
-            core.close_intake(Intake::Closed, RejectReason::ShuttingDown);
-            core
-        });
-        Ok(Pool { core, is_counted: true })
+        Ok(match registry.add_member(member) {
+            Ok(core) => Ok(Pool { core, is_counted: true }),
+            Err(make) => {
+                let core = make(0);
+                if !core.is_stale() {
+                    core.close_intake(Intake::Closed, RejectReason::ShuttingDown);
+                }
+                Err(Pool { core, is_counted: true })
+            }
+        })
     }
 }

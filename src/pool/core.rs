@@ -127,6 +127,8 @@ pub(super) struct Worker {
     thread: Option<(JoinHandle<()>, Mark)>,
     /// The waits that the thread is blocked in, one within another.
     blocked: Vec<Blocked>,
+    /// How many tasks the thread had ended when it took the job that it has not come back from.
+    taken_at: Option<u64>,
     /// Its tasks were abandoned; the counts of tasks without a handle stand still from then on.
     given_up: Option<Ended>,
 }
@@ -150,6 +152,14 @@ impl Worker {
         };
         let cells = self.slot.ended_cells();
         Ended { completed: bare.completed + cells.completed, panicked: bare.panicked + cells.panicked }
+    }
+
+    /// Whether the thread has a job in hand that is neither in the queue nor to be seen in the slot: it has taken it
+    /// and not begun, or it is about to count it. None but a few of our own instructions lie on either way, so this
+    /// may be waited out. It must be, before tasks are abandoned: the job would be missed.
+    fn is_between_queue_and_task(&self) -> bool {
+        // The count is read first: a task that ends in between was either seen or is counted.
+        self.taken_at == Some(self.slot.ended()) && self.slot.is_empty()
     }
 
     /// The tasks of this thread that count as finished because it is blocked in a wait that `counts`.
@@ -415,7 +425,7 @@ impl Core {
         state.next_worker += 1;
         state.threads += 1;
         state.peak_threads = state.peak_threads.max(state.threads);
-        let worker = Worker { slot, thread: Some((thread, mark)), blocked: Vec::new(), given_up: None };
+        let worker = Worker { slot, thread: Some((thread, mark)), blocked: Vec::new(), taken_at: None, given_up: None };
         state.crew.insert(id, worker);
         Ok(())
     }
@@ -429,7 +439,8 @@ impl Core {
         }
         let mut state = self.state.lock();
         loop {
-            let Some(worker) = state.crew.get(&id) else { return Next::Leave };
+            let Some(worker) = state.crew.get_mut(&id) else { return Next::Leave };
+            worker.taken_at = None;
             // Reason 1: its tasks were abandoned, and with them the worker.
             if worker.given_up.is_some() {
                 return self.leave(state, id);
@@ -445,7 +456,10 @@ impl Core {
                 return next;
             }
             if let Some(job) = state.queue.pop() {
-                state.crew[&id].slot.set_between(false);
+                if let Some(worker) = state.crew.get_mut(&id) {
+                    worker.slot.set_between(false);
+                    worker.taken_at = Some(worker.slot.ended());
+                }
                 let has_called = self.call_sleeper(&mut state);
                 drop(state);
                 if has_called {
@@ -605,7 +619,7 @@ impl Core {
         let id = state.next_worker;
         state.next_worker += 1;
         let slot = Arc::new(Slot::new(std::thread::current().name().unwrap_or("a blocked worker").into()));
-        let guest = Worker { slot: slot.clone(), thread: None, blocked: Vec::new(), given_up: None };
+        let guest = Worker { slot: slot.clone(), thread: None, blocked: Vec::new(), taken_at: Some(0), given_up: None };
         state.crew.insert(id, guest);
         drop(state);
         let cx = WorkerCx::new(self.clone(), slot, id);
@@ -709,7 +723,9 @@ impl Core {
     pub(super) fn retire_if_done(&self) {
         let mut state = self.state.lock();
         let is_done = state.queue.intake == Intake::Closed && state.threads == 0 && state.winders == 0;
-        let is_wanted = self.handles.load(Ordering::Acquire) > 0 && !self.over.load(Ordering::Relaxed);
+        // A handle may still ask for a shutdown, which has threads to join.
+        let has_work = !self.over.load(Ordering::Relaxed) || !state.ended_threads.is_empty();
+        let is_wanted = self.handles.load(Ordering::Acquire) > 0 && has_work;
         if !is_done || is_wanted || state.is_retired {
             return;
         }
@@ -811,6 +827,11 @@ impl Member for Core {
 
     fn abandon(&self) {
         let mut state = self.state.lock();
+        while state.crew.values().any(Worker::is_between_queue_and_task) {
+            drop(state);
+            std::thread::yield_now();
+            state = self.state.lock();
+        }
         let mut tasks: Vec<(RunningTask, Arc<dyn AnyTask>)> = Vec::new();
         let mut abandoned = Vec::new();
         for worker in state.crew.values_mut() {

@@ -289,7 +289,9 @@ impl Inner {
         let mut state = self.state.lock();
         let list = list(&mut state);
         let (_, hook) = list.pop_last()?;
-        Some((hook, list.is_empty()))
+        let is_last = list.is_empty();
+        state.is_in_hook = true;
+        Some((hook, is_last))
     }
 }
 
@@ -405,7 +407,9 @@ impl Run {
             }
         };
         let report = HookReport { name, stage, outcome, elapsed: start.elapsed() };
-        inner.state.lock().hook_reports.push(report);
+        let mut state = inner.state.lock();
+        state.hook_reports.push(report);
+        state.is_in_hook = false;
     }
 
     fn wait_for_holds(&mut self, inner: &Arc<Inner>) {

@@ -180,6 +180,17 @@ impl Slot {
         }
     }
 
+    /// Tasks that ended here.
+    pub(crate) fn ended(&self) -> u64 {
+        let (bare, cells) = (self.ended_bare(), self.ended_cells());
+        bare.completed + bare.panicked + cells.completed + cells.panicked
+    }
+
+    /// Whether no task is to be seen.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bare().is_none() && self.details.lock().frames.is_empty()
+    }
+
     /// The task without a handle, if one runs.
     pub(crate) fn bare(&self) -> Option<Sighting> {
         loop {
