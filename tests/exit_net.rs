@@ -2,9 +2,363 @@
 
 mod common;
 
-#[test]
-fn all_queued_tasks_run_when_main_returns() {
-    let outcome = common::run("main_returns");
-    outcome.assert_code(0).assert_silent();
+use common::{run, Outcome};
+
+/// The case ends with `code`, all of its `tasks` have run, and it has complained of nothing.
+#[track_caller]
+fn drains(case: &str, code: i32, tasks: usize) -> Outcome {
+    let outcome = run(case);
+    outcome.assert_code(code).assert_silent();
+    assert_eq!(outcome.count("task "), tasks, "{outcome:#?}");
+    outcome
+}
+
+/// As [`drains`] with 50 tasks, where something else panics or fails and says so on stderr.
+#[track_caller]
+fn drains_and_says(case: &str, code: i32, complaint: &str) {
+    let outcome = run(case);
+    outcome.assert_code(code);
     assert_eq!(outcome.count("task "), 50, "{outcome:#?}");
+    assert_eq!(outcome.stderr.matches(complaint).count(), 1, "{outcome:#?}");
+}
+
+// What works without the feature `exit-hook`, too.
+
+#[test]
+fn an_explicit_shutdown_drains_before_it_returns() {
+    let outcome = drains("main_shuts_down", 0, 50);
+    assert_eq!(outcome.position("shut down"), 50, "{outcome:#?}");
+}
+
+#[test]
+fn a_guard_drains_when_main_returns() {
+    drains("guard_is_dropped", 0, 50);
+}
+
+#[test]
+fn a_guard_drains_when_main_panics() {
+    drains_and_says("guard_is_dropped_in_a_panic", 101, "no luck");
+}
+
+#[test]
+fn crate_exit_in_main_drains_and_keeps_its_code() {
+    drains("main_exits_with_crate", 7, 50);
+}
+
+#[test]
+fn crate_exit_in_a_task_drains_all_others_and_keeps_its_code() {
+    drains("task_exits_with_crate", 7, 100);
+}
+
+#[test]
+fn crate_exit_in_a_plain_thread_drains_and_keeps_its_code() {
+    drains("thread_exits_with_crate", 7, 50);
+}
+
+#[test]
+fn crate_exit_in_a_task_that_main_waits_for_ends_the_process() {
+    drains("main_joins_a_task_that_exits_with_crate", 7, 50);
+}
+
+#[test]
+fn crate_exit_in_a_hook_ends_the_process_after_the_shutdown() {
+    drains("hook_exits_with_crate_in_a_shutdown", 7, 50);
+}
+
+#[test]
+fn hooks_of_a_registry_without_handles_run() {
+    let outcome = run("hooks_of_a_lost_registry");
+    outcome.assert_code(0).assert_silent();
+    assert_eq!(outcome.stdout, "before\nafter\n");
+}
+
+#[test]
+#[cfg(unix)]
+fn an_abort_drains_nothing() {
+    use std::os::unix::process::ExitStatusExt;
+
+    const SIGABRT: i32 = 6;
+    let outcome = run("process_aborts");
+    assert_eq!(outcome.status.signal(), Some(SIGABRT), "{outcome:#?}");
+    assert_eq!(outcome.stdout, "");
+}
+
+/// What the C runtime's exit handler is for.
+#[cfg(feature = "exit-hook")]
+mod at_exit {
+    use super::*;
+    use common::{command, finish, watch};
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn all_queued_tasks_run_when_main_returns() {
+        drains("main_returns", 0, 50);
+    }
+
+    #[test]
+    fn all_queued_tasks_run_when_main_returns_an_error() {
+        drains_and_says("main_fails", 1, "no luck");
+    }
+
+    #[test]
+    fn all_queued_tasks_run_when_main_panics() {
+        drains_and_says("main_panics", 101, "no luck");
+    }
+
+    #[test]
+    fn std_works_in_a_task_that_runs_at_exit() {
+        let outcome = run("task_uses_std_while_main_exits");
+        outcome.assert_code(0).assert_silent();
+        assert_eq!(outcome.stdout, "7 on Some(\"pool-1-worker-1\")\n");
+    }
+
+    // ---- exit in a task or a hook ----
+
+    #[test]
+    fn crate_exit_in_a_task_while_main_exits_changes_nothing() {
+        drains("task_exits_with_crate_while_main_exits", 0, 100);
+    }
+
+    #[test]
+    fn crate_exit_in_several_tasks_while_main_exits_changes_nothing() {
+        drains("tasks_exit_with_crate_while_main_exits", 0, 500);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn crate_exit_in_hooks_while_main_exits_changes_nothing() {
+        let outcome = drains("hook_exits_with_crate_while_main_exits", 3, 50);
+        assert_eq!(outcome.position("the hooks after it run"), 50);
+    }
+
+    // ---- where the pool is ----
+
+    #[test]
+    fn a_pool_whose_last_handle_was_dropped_is_drained() {
+        drains("handle_is_dropped", 0, 50);
+    }
+
+    #[test]
+    fn a_pool_that_was_forgotten_is_drained() {
+        drains("handle_is_forgotten", 0, 50);
+    }
+
+    #[test]
+    fn a_pool_that_was_leaked_is_drained() {
+        drains("handle_is_leaked", 0, 50);
+    }
+
+    #[test]
+    fn a_pool_in_a_static_is_drained() {
+        drains("pool_in_a_static", 0, 50);
+    }
+
+    #[test]
+    fn a_pool_in_a_thread_local_of_main_is_drained() {
+        drains("pool_in_a_thread_local", 0, 50);
+    }
+
+    #[test]
+    fn a_pool_of_a_registry_without_handles_is_drained() {
+        drains("pool_of_a_lost_registry", 0, 50);
+    }
+
+    #[test]
+    fn a_registry_made_after_an_explicit_shutdown_is_drained() {
+        drains("registry_made_after_the_shutdown", 0, 50);
+    }
+
+    #[test]
+    fn a_first_pool_made_on_another_thread_is_drained() {
+        drains("first_pool_on_a_thread", 0, 50);
+    }
+
+    // ---- handlers of others ----
+
+    #[test]
+    fn a_first_pool_made_in_an_exit_handler_is_drained() {
+        drains("first_pool_in_a_handler", 0, 50);
+    }
+
+    #[test]
+    fn exit_handlers_run_around_the_drain_in_the_order_of_c() {
+        let outcome = drains("handlers_around_the_drain", 0, 50);
+        let lines: Vec<_> = outcome.stdout.lines().filter(|line| !line.starts_with("task ")).collect();
+        let expected = [
+            "handler before",
+            "handler after",
+            "submitting: Err(ShuttingDown)",
+            "a new pool: Err(ShuttingDown)",
+            "report: Exit, true",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(outcome.position("handler before"), 0, "{outcome:#?}");
+        assert_eq!(outcome.position("handler after"), 51, "{outcome:#?}");
+    }
+
+    // ---- output ----
+
+    #[test]
+    fn an_unfinished_line_of_a_draining_task_is_printed() {
+        let outcome = run("print_without_newline");
+        outcome.assert_code(0).assert_silent();
+        assert_eq!(outcome.stdout, "no newline");
+    }
+
+    #[test]
+    fn an_unfinished_line_is_printed_when_std_does_not_flush() {
+        let outcome = run("print_without_newline_before_exit_in_c");
+        outcome.assert_code(3).assert_silent();
+        assert_eq!(outcome.stdout, "main, no newline");
+    }
+
+    #[test]
+    fn a_task_that_holds_the_lock_of_stdout_while_main_returns_loses_nothing() {
+        let outcome = run("stdout_locked_by_a_task");
+        outcome.assert_code(0).assert_silent();
+        assert_eq!(outcome.stdout, "before, after");
+    }
+
+    #[test]
+    fn a_daemon_that_holds_the_lock_of_stdout_for_ever_does_not_hold_up_exit() {
+        let outcome = run("stdout_locked_by_a_daemon");
+        outcome.assert_code(0).assert_silent();
+        assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
+    }
+
+    #[test]
+    fn daemons_that_print_all_the_time_do_not_hold_up_exit() {
+        for _ in 0..10 {
+            drains("main_returns_while_daemons_print", 0, 50);
+        }
+    }
+
+    #[test]
+    fn panics_of_tasks_and_hooks_leave_the_exit_code_alone() {
+        let outcome = run("tasks_and_hooks_panic");
+        outcome.assert_code(0);
+        assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+        assert_eq!(outcome.stderr.matches("panicked at").count(), 3, "{outcome:#?}");
+    }
+
+    #[test]
+    fn a_reader_of_stderr_that_is_gone_does_no_harm() {
+        let mut child = command("tasks_and_hooks_panic").stdin(Stdio::piped()).spawn().unwrap();
+        drop(child.stderr.take());
+        drop(child.stdin.take()); // The sign to begin.
+        let outcome = watch(child, Instant::now());
+        outcome.assert_code(0);
+        assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+    }
+
+    #[test]
+    fn a_reader_of_stdout_that_is_gone_costs_no_task_and_does_no_harm() {
+        let mut case = command("tasks_and_hooks_panic");
+        let mut child = case.env("RUST_BACKTRACE", "0").stdin(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        drop(child.stdin.take());
+        let outcome = watch(child, Instant::now());
+        outcome.assert_code(0);
+        // Each task runs, and `println` panics in it.
+        assert_eq!(outcome.stderr.matches("failed printing to stdout").count(), 100, "{outcome:#?}");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_closed_stderr_does_no_harm() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$0\" tasks_and_hooks_panic 2>&-"]).arg(common::program());
+        shell.stdin(Stdio::null()).stdout(Stdio::piped());
+        let outcome = finish(shell);
+        outcome.assert_code(0);
+        assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_device_under_stderr_does_no_harm() {
+        let mut command = command("tasks_and_hooks_panic");
+        command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let outcome = finish(command);
+        outcome.assert_code(0);
+        assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_device_under_stdout_costs_no_task_and_does_no_harm() {
+        let mut command = command("tasks_and_hooks_panic");
+        command
+            .env("RUST_BACKTRACE", "0")
+            .stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let outcome = finish(command);
+        outcome.assert_code(0);
+        assert_eq!(outcome.stderr.matches("failed printing to stdout").count(), 100, "{outcome:#?}");
+    }
+
+    #[test]
+    fn a_process_with_idle_pools_ends_at_once() {
+        // The best of several: a busy machine delays some.
+        let runs = (0..10).map(|_| run("pools_are_idle"));
+        let best = runs
+            .inspect(|outcome| {
+                outcome.assert_code(0).assert_silent();
+            })
+            .map(|outcome| outcome.elapsed);
+        let best = best.min().unwrap();
+        assert!(best < Duration::from_secs(1), "{best:?}");
+    }
+
+    /// On Windows `std::process::exit` runs no handlers.
+    #[cfg(unix)]
+    mod process_exit {
+        use super::*;
+
+        #[test]
+        fn in_main_drains_and_keeps_its_code() {
+            drains("main_exits", 3, 50);
+        }
+
+        #[test]
+        fn of_c_in_main_drains_and_keeps_its_code() {
+            drains("main_exits_in_c", 3, 50);
+        }
+
+        #[test]
+        fn in_a_task_drains_all_others_and_keeps_its_code() {
+            drains("task_exits", 4, 100);
+        }
+
+        #[test]
+        fn of_c_in_a_task_drains_all_others_and_keeps_its_code() {
+            drains("task_exits_in_c", 4, 100);
+        }
+
+        #[test]
+        fn in_a_task_that_main_waits_for_ends_the_process() {
+            drains("main_joins_a_task_that_exits", 4, 50);
+        }
+
+        #[test]
+        #[cfg(target_os = "linux")] // Elsewhere std does not keep a second thread from exiting.
+        fn in_a_task_while_main_exits_ends_at_the_deadline() {
+            let outcome = drains("task_exits_while_main_exits", 0, 100);
+            assert!(outcome.elapsed > Duration::from_millis(800), "{outcome:#?}");
+            assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
+        }
+
+        #[test]
+        fn in_a_thread_while_main_returns_drains_once_and_ends_with_one_of_the_codes() {
+            for case in ["main_returns_while_a_thread_exits", "main_returns_while_a_thread_exits_with_crate"]
+            {
+                for _ in 0..25 {
+                    let outcome = run(case);
+                    outcome.assert_silent();
+                    assert!(matches!(outcome.status.code(), Some(0 | 3)), "{outcome:#?}");
+                    assert_eq!(outcome.count("task "), 50, "{outcome:#?}");
+                }
+            }
+        }
+    }
 }
