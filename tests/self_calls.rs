@@ -158,16 +158,17 @@ fn by_two_tasks<R: Send + 'static>(f: fn(&Registry, &Pool) -> R) -> [R; 2] {
     within(move || {
         let registry = Registry::new();
         let pool = pool_in(&registry, 2);
-        let both = Arc::new(Barrier::new(2));
+        let all = Arc::new(Barrier::new(3));
         let ran = Arc::new(AtomicUsize::new(0));
         let tasks = [0, 1].map(|_| {
-            let (registry, pool, both) = (registry.clone(), pool.clone(), both.clone());
+            let (registry, pool, all) = (registry.clone(), pool.clone(), all.clone());
             pool.clone().spawn(move || {
-                both.wait();
+                all.wait();
                 f(&registry, &pool)
             })
         });
         queue(&pool, 10, &ran);
+        all.wait();
         let results = tasks.map(|task| task.unwrap().join().unwrap());
         assert!(registry.shutdown().is_clean());
         assert_eq!(ran.load(SeqCst), 10);
