@@ -21,9 +21,6 @@ pub(crate) trait TaskHost {
     /// Runs one task that no thread of the pool is left to run. Says whether there was one.
     fn help(&self) -> bool;
 
-    /// Whether the thread has left its pool for good and runs the pool's last callback.
-    fn has_left(&self) -> bool;
-
     /// Whether the thread is inside a task, and not between two or in one of its pool's callbacks.
     fn is_in_task(&self) -> bool;
 
@@ -119,18 +116,10 @@ pub(crate) fn in_worker() -> bool {
     with(|frame| matches!(frame, Some(Frame::Worker(_))))
 }
 
-/// Panics where a wait for the end of a registry's shutdown would be a wait for the code that calls it.
-pub(crate) fn refuse_where_it_waits_for_itself(call: &str) {
-    if in_hook() {
-        panic!("{call} was called inside a shutdown hook, where it would wait for itself: the shutdown runs already");
-    }
-    refuse_in_last_callback(call);
-}
-
-/// Panics in a pool's `on_thread_stop`: every shutdown waits for the thread that runs it.
-pub(crate) fn refuse_in_last_callback(call: &str) {
-    let has_left = with(|frame| matches!(frame, Some(Frame::Worker(host)) if host.has_left()));
-    if has_left {
-        panic!("{call} was called inside on_thread_stop, where it would wait for itself");
-    }
+/// Panics in a hook, where a wait for the end of a registry's shutdown would be one for the hook itself.
+pub(crate) fn refuse_in_hook(call: &str) {
+    assert!(
+        !in_hook(),
+        "{call} was called inside a shutdown hook, where it would wait for itself: the shutdown runs already"
+    );
 }

@@ -1,9 +1,7 @@
 //! Ending the process, and the global registry's verbs as free functions.
 
 use crate::context::{self, Frame, Wait};
-#[cfg(not(all(unix, feature = "exit-hook")))]
-use crate::registry::report::Reason;
-use crate::registry::report::Report;
+use crate::registry::report::{Reason, Report};
 use crate::registry::shutdown::EndOfHook;
 use crate::registry::token::ShutdownToken;
 use crate::registry::{Hold, HookId, Registry, ShuttingDown};
@@ -74,7 +72,7 @@ impl Drop for ShutdownGuard {
                 format_args!("a ShutdownGuard was dropped inside a hook, where it would wait for itself"),
             );
         } else {
-            drop(Registry::global().shutdown());
+            Registry::global().wind_down(Reason::Call);
         }
     }
 }

@@ -261,7 +261,6 @@ impl Pool {
                 elapsed: Duration::ZERO,
             };
         }
-        context::refuse_in_last_callback("Pool::shutdown()");
         let _blocked = context::block(self.core.wait_for_shutdown());
         let budget = Arc::new(Budget::new(timeout));
         let mut drain = Drain::of_one(self.core.registry.event().clone(), self.core.clone(), budget);

@@ -5,8 +5,6 @@ use crate::os::{self, Generation};
 use crate::registry::report::Reason;
 use crate::registry::Registry;
 use once_cell::race::OnceBox;
-#[cfg(feature = "exit-hook")]
-use std::time::Duration;
 
 /// The registry of one process in a line of forks: a child starts afresh, with the next era.
 ///
@@ -113,11 +111,36 @@ extern "C" fn at_exit() {
 fn flush_stdout() {
     use crate::registry::helper::Helper;
     use std::io::Write;
+    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     const PATIENCE: Duration = Duration::from_millis(100);
-    let event = Registry::global().event();
-    // The error, a reader that is gone, cannot be told to anyone any more.
-    let pending = Helper::new("winddown-flush").start(event, || drop(std::io::stdout().flush()));
+    const BEGUN: u8 = 1;
+    const LOCKED: u8 = 2;
+    let registry = Registry::global();
+    let event = registry.event();
+    let step = Arc::new(AtomicU8::new(0));
+    let pending = Helper::new("winddown-flush").start(event, {
+        let (step, event) = (step.clone(), event.clone());
+        let reach = move |reached| {
+            step.store(reached, Ordering::Release);
+            event.signal();
+        };
+        move || {
+            reach(BEGUN);
+            let mut stdout = std::io::stdout().lock();
+            reach(LOCKED);
+            // The error, a reader that is gone, cannot be told to anyone any more.
+            drop(stdout.flush());
+        }
+    });
+    // On a busy machine the thread may take longer to start than another one may hold the lock.
+    event.wait(|| None, || step.load(Ordering::Acquire) >= BEGUN);
     let until = crate::sync::deadline(PATIENCE);
-    event.wait(|| until, || pending.is_done());
+    if event.wait(|| until, || step.load(Ordering::Acquire) >= LOCKED) {
+        // What is written now is what tasks have printed: a slow reader gets it, as long as there is time.
+        let until = registry.ends_at().map(|end| end.max(Instant::now() + PATIENCE));
+        event.wait(|| until, || pending.is_done());
+    }
 }

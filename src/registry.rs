@@ -423,6 +423,12 @@ impl Registry {
         }
     }
 
+    /// When the deadline of the shutdown is, if it has one.
+    #[cfg(feature = "exit-hook")]
+    pub(crate) fn ends_at(&self) -> Option<Instant> {
+        self.inner.budget.end()
+    }
+
     pub(crate) fn born(&self) -> Generation {
         self.inner.born
     }

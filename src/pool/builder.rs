@@ -150,7 +150,7 @@ impl PoolBuilder {
 
     /// Called on each worker thread after its last task. A panic in it is logged.
     ///
-    /// A shutdown waits for it, so waiting for one in it panics.
+    /// While it runs the thread counts as alive to a shutdown, which waits for it unless it waits for one itself.
     pub fn on_thread_stop(mut self, callback: impl Fn() + Send + Sync + 'static) -> PoolBuilder {
         self.on_thread_stop = Some(Arc::new(callback));
         self

@@ -125,6 +125,8 @@ pub(super) struct Worker {
     slot: Arc<Slot>,
     /// None for a thread that is not the pool's own.
     thread: Option<(JoinHandle<()>, Mark)>,
+    /// It will look at the queue no more: it runs the pool's last callback, and is not among `State::threads`.
+    is_leaving: bool,
     /// The waits that the thread is blocked in, one within another.
     blocked: Vec<Blocked>,
     /// How many tasks the thread had ended when it took the job that it has not come back from.
@@ -223,7 +225,9 @@ impl State {
     /// Worker threads that will look at the queue again by themselves.
     fn active(&self) -> usize {
         let stuck = |worker: &&Worker| {
-            worker.thread.is_some() && (!worker.blocked.is_empty() || worker.given_up.is_some())
+            worker.thread.is_some()
+                && !worker.is_leaving
+                && (!worker.blocked.is_empty() || worker.given_up.is_some())
         };
         self.threads - self.crew.values().filter(stuck).count()
     }
@@ -416,7 +420,7 @@ impl Core {
         if let Some(size) = self.config.stack_size {
             builder = builder.stack_size(size);
         }
-        let cx = WorkerCx::new(self.clone(), slot.clone(), id);
+        let cx = WorkerCx { core: self.clone(), slot: slot.clone(), id };
         let of_thread = mark.clone();
         let thread = builder.spawn(move || {
             of_thread.set_at_thread_exit();
@@ -428,6 +432,7 @@ impl Core {
         let worker = Worker {
             slot,
             thread: Some((thread, mark)),
+            is_leaving: false,
             blocked: Vec::new(),
             taken_at: None,
             given_up: None,
@@ -525,14 +530,26 @@ impl Core {
         }
     }
 
-    /// Takes a worker out of the crew, in the critical section in which it decided to end.
+    /// Takes a worker out of the count of threads, in the critical section in which it decided to end.
     fn leave(&self, mut state: MutexGuard<'_, State>, id: usize) -> Next {
+        if let Some(worker) = state.crew.get_mut(&id) {
+            worker.is_leaving = true;
+            state.threads -= 1;
+        }
+        drop(state);
+        self.signal();
+        Next::Leave
+    }
+
+    /// Takes a thread out of the crew, for good: nothing is left of it to run but thread-local destructors, if it was a
+    /// worker.
+    pub(super) fn sign_off(&self, id: usize) {
+        let mut state = self.state.lock();
         if let Some(worker) = state.crew.remove(&id) {
             let ended = worker.ended();
             state.past.completed += ended.completed;
             state.past.panicked += ended.panicked;
             if let Some((thread, mark)) = worker.thread {
-                state.threads -= 1;
                 state.ended_threads.push(EndedThread::new(thread, mark));
             }
         }
@@ -545,7 +562,7 @@ impl Core {
         drop(state);
         ended::join_all(gone);
         self.signal();
-        Next::Leave
+        self.retire_if_done();
     }
 
     /// Runs a job on the current thread, which shows its tasks in `slot`.
@@ -628,20 +645,20 @@ impl Core {
         let guest = Worker {
             slot: slot.clone(),
             thread: None,
+            is_leaving: false,
             blocked: Vec::new(),
             taken_at: Some(0),
             given_up: None,
         };
         state.crew.insert(id, guest);
         drop(state);
-        let cx = WorkerCx::new(self.clone(), slot, id);
+        let cx = WorkerCx { core: self.clone(), slot, id };
         context::enter(&Frame::Worker(&cx), || self.run(job, &cx.slot));
         if self.is_stale() {
             return true;
         }
-        let mut state = self.state.lock();
-        self.close_if_drained(&mut state);
-        self.leave(state, id);
+        self.close_if_drained(&mut self.state.lock());
+        self.sign_off(id);
         true
     }
 
@@ -734,7 +751,8 @@ impl Core {
     /// Takes the pool out of the registry when nothing of it is left to wind down and nobody can ask for it.
     pub(super) fn retire_if_done(&self) {
         let mut state = self.state.lock();
-        let is_done = state.queue.intake == Intake::Closed && state.threads == 0 && state.winders == 0;
+        let is_deserted = state.crew.values().all(|worker| worker.thread.is_none()) && state.joining == 0;
+        let is_done = state.queue.intake == Intake::Closed && is_deserted && state.winders == 0;
         // A handle may still ask for a shutdown, which has threads to join.
         let has_work = !self.over.load(Ordering::Relaxed) || !state.ended_threads.is_empty();
         let is_wanted = self.handles.load(Ordering::Acquire) > 0 && has_work;
@@ -900,6 +918,7 @@ impl Member for Core {
         state.joined += threads;
         drop(state);
         self.signal();
+        self.retire_if_done();
     }
 
     fn finish(&self) {

@@ -6,7 +6,6 @@ use crate::context::{self, Frame, TaskHost, Wait};
 use crate::task::slot::Slot;
 use std::any::Any;
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::sync::Arc;
 
 /// A thread that runs tasks of a pool.
@@ -14,13 +13,6 @@ pub(crate) struct WorkerCx {
     pub(crate) core: Arc<Core>,
     pub(crate) slot: Arc<Slot>,
     pub(super) id: usize,
-    has_left: Cell<bool>,
-}
-
-impl WorkerCx {
-    pub(super) fn new(core: Arc<Core>, slot: Arc<Slot>, id: usize) -> WorkerCx {
-        WorkerCx { core, slot, id, has_left: Cell::new(false) }
-    }
 }
 
 /// The life of a worker thread.
@@ -42,7 +34,6 @@ pub(super) fn run(cx: WorkerCx) {
         while let Next::Run(job) = core.next(cx.id) {
             core.run(job, &cx.slot);
         }
-        cx.has_left.set(true);
         if core.is_stale() {
             // A forked child that came out of the task in which it was forked: nothing here is its own.
             return;
@@ -58,7 +49,7 @@ pub(super) fn run(cx: WorkerCx) {
         }
     });
     if !core.is_stale() {
-        core.retire_if_done();
+        core.sign_off(cx.id);
     }
 }
 
@@ -76,10 +67,6 @@ impl TaskHost for WorkerCx {
 
     fn help(&self) -> bool {
         self.core.help()
-    }
-
-    fn has_left(&self) -> bool {
-        self.has_left.get()
     }
 
     fn is_in_task(&self) -> bool {

@@ -417,12 +417,14 @@ impl Report {
         self.0.elapsed
     }
 
-    /// Its hooks, in the order in which they ran. A hold that nobody dropped in time is listed as one that timed out.
+    /// Its hooks, in the order in which they ran, in the report of the global registry those of all others too. A hold
+    /// that nobody dropped in time is listed as one that timed out.
     pub fn hooks(&self) -> &[HookReport] {
         &self.0.hooks
     }
 
-    /// The pools that were open or draining when it began, newest first, daemon pools last.
+    /// The pools that were open or draining when it began, newest first, daemon pools last. In the report of the global
+    /// registry those of all others, which its shutdown takes along, come first.
     pub fn pools(&self) -> &[PoolReport] {
         &self.0.pools
     }

@@ -52,7 +52,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn shutdown(&self) -> Report {
-        context::refuse_where_it_waits_for_itself("shutdown()");
+        context::refuse_in_hook("shutdown()");
         self.shut_down(Reason::Call, None)
     }
 
@@ -72,7 +72,7 @@ impl Registry {
     /// assert!(report.is_clean());
     /// ```
     pub fn shutdown_timeout(&self, timeout: Duration) -> Report {
-        context::refuse_where_it_waits_for_itself("shutdown_timeout()");
+        context::refuse_in_hook("shutdown_timeout()");
         self.shut_down(Reason::Call, Some(timeout))
     }
 
@@ -124,7 +124,7 @@ impl Registry {
     /// assert!(registry.wait_finished().is_clean());
     /// ```
     pub fn wait_finished(&self) -> Report {
-        context::refuse_where_it_waits_for_itself("wait_finished()");
+        context::refuse_in_hook("wait_finished()");
         if self.inner.born.is_past() {
             return Report::nothing();
         }
@@ -252,19 +252,7 @@ impl Registry {
     }
 
     fn run(&self, reason: Reason) {
-        let mut parts = self.unfinished_children();
-        parts.reverse();
-        // A child whose shutdown is under way on another thread is waited for: its threads are joined there.
-        let (mut parts, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(Registry::claim);
-        for below in parts.iter().chain(&others) {
-            below.inner.budget.within(&self.inner.budget);
-        }
-        // Whoever shuts one of the others down looks at its deadline again.
-        self.inner.event.signal();
-        parts.push(self.clone());
-        let me = contain::run(|| thread::current().id()).ok();
-        parts.iter().for_each(|part| part.inner.state.lock().runner = me);
-        Run::new(parts, others, self.clone(), reason).run();
+        Run::new(self.clone(), reason).run();
     }
 
     /// Where a hook called [`exit`](crate::exit), nobody returns from a call that waited for the shutdown: whoever
@@ -283,6 +271,11 @@ impl Inner {
     /// The phase moves under the lock of the state, which the borrow shows.
     fn enter(&self, _: &mut State, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    fn publish(&self, findings: Findings) {
+        self.over.store(true, Ordering::Release);
+        self.done.set(Report(Arc::new(findings)));
     }
 
     fn take_newest(&self, list: impl Fn(&mut State) -> &mut BTreeMap<u64, Hook>) -> Option<(Hook, bool)> {
@@ -309,16 +302,25 @@ struct Run {
 }
 
 impl Run {
-    fn new(parts: Vec<Registry>, others: Vec<Registry>, whole: Registry, reason: Reason) -> Run {
+    fn new(whole: Registry, reason: Reason) -> Run {
         let drain = Drain::new(whole.inner.event.clone());
         let hooks = Helper::new("winddown-hooks");
-        Run { parts, others, whole, reason, began: Instant::now(), drain, hooks, daemons: Vec::new() }
+        let (parts, others, daemons) = (Vec::new(), Vec::new(), Vec::new());
+        Run { parts, others, whole, reason, began: Instant::now(), drain, hooks, daemons }
     }
 
     fn run(mut self) {
-        for part in self.parts.clone() {
-            self.run_before_join(&part.inner);
-            self.wait_for_holds(&part.inner);
+        let mut next = self.adopt();
+        next.push(self.whole.clone());
+        while !next.is_empty() {
+            for part in &next {
+                self.run_before_join(&part.inner);
+                self.wait_for_holds(&part.inner);
+            }
+            // A hook may have made another registry: it is newer than all others, and so drains first.
+            next.append(&mut self.parts);
+            self.parts = next;
+            next = self.adopt();
         }
         self.take_members();
         self.drain.drain();
@@ -332,6 +334,27 @@ impl Run {
             self.run_after_join(&part.inner);
         }
         self.finish();
+    }
+
+    /// Takes the registries below along that are not yet, newest first.
+    fn adopt(&mut self) -> Vec<Registry> {
+        let known: Vec<u64> = self.parts.iter().chain(&self.others).map(Registry::id).collect();
+        let mut children = self.whole.unfinished_children();
+        children.retain(|child| !known.contains(&child.id()));
+        children.reverse();
+        for child in &children {
+            child.inner.budget.within(&self.whole.inner.budget);
+        }
+        // A child whose shutdown is under way on another thread is waited for: its threads are joined there.
+        let (mine, others): (Vec<_>, Vec<_>) = children.into_iter().partition(Registry::claim);
+        self.others.extend(others);
+        // Whoever shuts one of those down looks at its deadline again.
+        self.whole.inner.event.signal();
+        let me = contain::run(|| thread::current().id()).ok();
+        for part in mine.iter().chain([&self.whole]) {
+            part.inner.state.lock().runner = me;
+        }
+        mine
     }
 
     fn enter_all(&self, phase: Phase) {
@@ -444,11 +467,8 @@ impl Run {
     }
 
     fn wait_for_others(&mut self) {
-        let others = std::mem::take(&mut self.others);
-        if others.is_empty() {
-            return;
-        }
-        let budget = &self.whole.inner.budget;
+        let others = self.others.clone();
+        let budget = self.whole.inner.budget.clone();
         self.drain.wait(
             |_| budget.join_until(),
             |_| others.iter().all(|other| other.phase() == Phase::Finished),
@@ -467,7 +487,7 @@ impl Run {
     }
 
     fn finish(self) {
-        let Run { parts, whole, drain, hooks, daemons, reason, began, .. } = self;
+        let Run { parts, others, whole, drain, hooks, daemons, reason, began, .. } = self;
         let has_deadline = parts.iter().any(|part| part.inner.budget.end().is_some());
         if has_deadline {
             // A hook's thread-local destructors could hang past the deadline.
@@ -477,19 +497,32 @@ impl Run {
         }
         let members: Vec<Vec<_>> = drain.groups.iter().map(|group| group.members.clone()).collect();
         drain.finish();
+        let elapsed = began.elapsed();
+        // What became of the registries below is in the report of the whole as well, whoever shut them down.
+        let mut whole_hooks = Vec::new();
+        let mut whole_pools = Vec::new();
+        for below in others.iter().filter_map(|other| other.inner.done.get()) {
+            whole_hooks.extend_from_slice(below.hooks());
+            whole_pools.extend_from_slice(below.pools());
+        }
         for ((part, members), daemons) in parts.iter().zip(members).zip(daemons) {
-            let pools = members.iter().chain(&daemons).map(|member| member.report()).collect();
+            let pools: Vec<_> = members.iter().chain(&daemons).map(|member| member.report()).collect();
             let mut state = part.inner.state.lock();
             state.runner = None;
             let hooks = state.hook_reports.clone();
-            let report = Report(Arc::new(Findings { reason, elapsed: began.elapsed(), hooks, pools }));
             part.inner.enter(&mut state, Phase::Finished);
             drop(state);
-            part.inner.over.store(true, Ordering::Release);
-            part.inner.done.set(report);
+            whole_hooks.extend_from_slice(&hooks);
+            whole_pools.extend_from_slice(&pools);
+            if part.id() != whole.id() {
+                part.inner.publish(Findings { reason, elapsed, hooks, pools });
+            }
         }
+        whole_hooks.sort_by_key(|hook| hook.stage == Stage::PostJoin);
+        whole_pools.sort_by_key(|pool| pool.stats.is_daemon);
+        whole.inner.publish(Findings { reason, elapsed, hooks: whole_hooks, pools: whole_pools });
         whole.inner.event.signal();
-        contain::log(log::Level::Debug, format_args!("shutdown took {:.1?}", began.elapsed()));
+        contain::log(log::Level::Debug, format_args!("shutdown took {elapsed:.1?}"));
     }
 }
 
