@@ -1,34 +1,19 @@
 //! Handles: waiting, results, panics, cancelling, and what becomes of captures.
 
+mod common;
+
+use common::{meet, within};
 use std::error::Error;
 use std::future::Future;
-use std::panic::{panic_any, resume_unwind, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
+use std::panic::{panic_any, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 use winddown::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle, Pool, Registry, Rejected};
-
-fn meet(meeting: &Barrier) {
-    meeting.wait();
-}
-
-/// Runs a test under a watchdog: one that hangs fails, and does not hang the end of the process either.
-fn within<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
-    let (done, is_done) = mpsc::channel::<()>();
-    let thread = thread::spawn(move || {
-        let _done = done;
-        test()
-    });
-    if is_done.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
-        winddown::set_deadline(Some(Duration::from_secs(1)));
-        panic!("the test hangs");
-    }
-    thread.join().unwrap_or_else(|payload| resume_unwind(payload))
-}
 
 fn pool(max_threads: usize) -> Pool {
     Pool::builder().registry(&Registry::new()).max_threads(max_threads).build().unwrap()

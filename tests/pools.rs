@@ -1,32 +1,17 @@
 //! Pools: how they are built, grow, shrink, order their tasks, count and refuse.
 
-use std::panic::{catch_unwind, resume_unwind};
+mod common;
+
+use common::{assert_adds_up, meet, within};
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use winddown::{
-    BuildError, FollowUps, JoinHandle, Phase, Pool, PoolBuilder, PoolPhase, PoolStats, Registry, RejectReason,
+    BuildError, FollowUps, JoinHandle, Phase, Pool, PoolBuilder, PoolPhase, Registry, RejectReason,
 };
-
-fn meet(meeting: &Barrier) {
-    meeting.wait();
-}
-
-/// Runs a test under a watchdog: one that hangs fails, and does not hang the end of the process either.
-fn within<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
-    let (done, is_done) = mpsc::channel::<()>();
-    let thread = thread::spawn(move || {
-        let _done = done;
-        test()
-    });
-    if is_done.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
-        winddown::set_deadline(Some(Duration::from_secs(1)));
-        panic!("the test hangs");
-    }
-    thread.join().unwrap_or_else(|payload| resume_unwind(payload))
-}
 
 fn builder(max_threads: usize) -> PoolBuilder {
     Pool::builder().registry(&Registry::new()).max_threads(max_threads)
@@ -57,12 +42,6 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
         thread::sleep(Duration::from_millis(1));
     }
-}
-
-#[track_caller]
-fn assert_adds_up(s: &PoolStats) {
-    let settled = s.completed + s.panicked + s.cancelled + s.returned + s.abandoned;
-    assert_eq!(s.accepted, settled + s.queued + s.delayed + s.running, "{s:?}");
 }
 
 #[test]

@@ -1,30 +1,14 @@
 //! Promises 1 and 2 under races: what is accepted settles exactly once, what is refused comes back.
 
-use std::panic::resume_unwind;
+mod common;
+
+use common::{assert_adds_up, meet, pool_in, within};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 use winddown::{BuildError, HookOutcome, Phase, Pool, PoolStats, Registry, RejectReason};
-
-fn meet(meeting: &Barrier) {
-    meeting.wait();
-}
-
-/// Runs a test under a watchdog: one that hangs fails, and does not hang the end of the process either.
-fn within<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
-    let (done, is_done) = mpsc::channel::<()>();
-    let thread = thread::spawn(move || {
-        let _done = done;
-        test()
-    });
-    if is_done.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
-        winddown::set_deadline(Some(Duration::from_secs(1)));
-        panic!("the test hangs");
-    }
-    thread.join().unwrap_or_else(|payload| resume_unwind(payload))
-}
 
 /// What a racing thread does at most before the other one has come. On a busy machine that may be long.
 const MOST: usize = 100;
@@ -33,10 +17,6 @@ fn wait_until(condition: impl Fn() -> bool) {
     while !condition() {
         thread::yield_now();
     }
-}
-
-fn pool_in(registry: &Registry, max_threads: usize) -> Pool {
-    Pool::builder().registry(registry).max_threads(max_threads).build().unwrap()
 }
 
 fn count(number: &AtomicUsize) {
@@ -85,12 +65,6 @@ impl Tally {
         assert_eq!(stats.rejected, read(&self.refused), "{stats:?}");
         assert_adds_up(stats);
     }
-}
-
-#[track_caller]
-fn assert_adds_up(s: &PoolStats) {
-    let settled = s.completed + s.panicked + s.cancelled + s.returned + s.abandoned;
-    assert_eq!(s.accepted, settled + s.queued + s.delayed + s.running, "{s:?}");
 }
 
 /// Three threads submit until they are refused, while `end` ends the pool.

@@ -2,31 +2,13 @@
 
 mod common;
 
-use std::panic::resume_unwind;
+use common::{pool_in, within};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 use winddown::{BuildError, HookOutcome, JoinHandle, Pool, Registry, RejectReason, Report};
-
-/// Runs a test under a watchdog: one that hangs fails, and does not hang the end of the process either.
-fn within<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
-    let (done, is_done) = mpsc::channel::<()>();
-    let thread = thread::spawn(move || {
-        let _done = done;
-        test()
-    });
-    if is_done.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
-        winddown::set_deadline(Some(Duration::from_secs(1)));
-        panic!("the test hangs");
-    }
-    thread.join().unwrap_or_else(|payload| resume_unwind(payload))
-}
-
-fn pool_in(registry: &Registry, max_threads: usize) -> Pool {
-    Pool::builder().registry(registry).max_threads(max_threads).build().unwrap()
-}
 
 /// Queues tasks that count themselves.
 fn queue(pool: &Pool, tasks: usize, ran: &Arc<AtomicUsize>) {

@@ -22,27 +22,29 @@
 //! Locks are taken in the order registry, core, cell or slot; no user code runs under any of them, nothing is joined
 //! and nothing is logged.
 
+mod crew;
+mod winding;
+
+use self::crew::{for_an_end, Blocked, Worker};
 use super::worker::{self, WorkerCx};
 use crate::context::{self, Frame, Wait};
 use crate::os::Generation;
-use crate::queue::job::{Doom, Job, Resolve, Work};
+use crate::queue::job::{Job, Resolve, Work};
 use crate::queue::{Intake, Queue};
 use crate::registry::ended::{self, EndedThread, Mark};
-use crate::registry::member::{Circle, Doomed, Member, Tally};
-use crate::registry::report::{PoolPhase, PoolReport, PoolStats, RunningTask};
+use crate::registry::report::RunningTask;
 use crate::registry::Registry;
 use crate::rejected::RejectReason;
 use crate::sync::{Condvar, Event, Mutex, MutexGuard};
 use crate::task::cell::AnyTask;
-use crate::task::slot::{Ended, Sighting, Slot};
+use crate::task::slot::{Ended, Slot};
 use crate::task::Owner;
 use crate::{contain, FollowUps};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub(crate) type Callback = Arc<dyn Fn() + Send + Sync>;
@@ -119,82 +121,6 @@ pub(super) struct State {
     closed_at: Option<Instant>,
     took: Option<Duration>,
     is_retired: bool,
-}
-
-pub(super) struct Worker {
-    slot: Arc<Slot>,
-    /// None for a thread that is not the pool's own.
-    thread: Option<(JoinHandle<()>, Mark)>,
-    /// It will look at the queue no more: it runs the pool's last callback, and is not among `State::threads`.
-    is_leaving: bool,
-    /// The waits that the thread is blocked in, one within another.
-    blocked: Vec<Blocked>,
-    /// How many tasks the thread had ended when it took the job that it has not come back from.
-    taken_at: Option<u64>,
-    /// Its tasks were abandoned; the counts of tasks without a handle stand still from then on.
-    given_up: Option<Ended>,
-}
-
-struct Blocked {
-    wait: Wait,
-    /// The tasks on the thread's stack, which count as finished.
-    depth: usize,
-}
-
-impl Worker {
-    fn ended(&self) -> Ended {
-        let bare = self.slot.ended_bare();
-        // A task that was abandoned ends some day and is counted by its thread; it is settled already.
-        let bare = match self.given_up {
-            Some(then) => Ended {
-                completed: bare.completed.min(then.completed),
-                panicked: bare.panicked.min(then.panicked),
-            },
-            None => bare,
-        };
-        let cells = self.slot.ended_cells();
-        Ended { completed: bare.completed + cells.completed, panicked: bare.panicked + cells.panicked }
-    }
-
-    /// Whether the thread has a job in hand that is neither in the queue nor to be seen in the slot: it has taken it
-    /// and not begun, or it is about to count it. None but a few of our own instructions lie on either way, so this
-    /// may be waited out. It must be, before tasks are abandoned: the job would be missed.
-    fn is_between_queue_and_task(&self) -> bool {
-        // The count is read first: a task that ends in between was either seen or is counted.
-        self.taken_at == Some(self.slot.ended()) && self.slot.is_empty()
-    }
-
-    /// The tasks of this thread that count as finished because it is blocked in a wait that `counts`.
-    fn blocked_tasks(&self, counts: impl Fn(&Wait) -> bool) -> u64 {
-        if self.given_up.is_some() {
-            return 0;
-        }
-        let depths = self.blocked.iter().filter(|blocked| counts(&blocked.wait)).map(|blocked| blocked.depth);
-        depths.max().unwrap_or(0) as u64
-    }
-
-    /// Whether the thread is blocked in a wait for an end.
-    fn is_waiting(&self) -> bool {
-        self.blocked.iter().any(|blocked| for_an_end(&blocked.wait))
-    }
-
-    /// Whether a shutdown that joins the thread might wait for ever, or for itself. That of a registry can rely on the
-    /// shutdown of a single pool to end, since such a one waits for nobody who waits.
-    fn cannot_be_joined(&self, by: Circle) -> bool {
-        let hopeless = |wait: &Wait| match wait {
-            Wait::End { ends: true, .. } if by == Circle::Registry => false,
-            wait => for_an_end(wait),
-        };
-        self.given_up.is_some() || self.blocked.iter().any(|blocked| hopeless(&blocked.wait))
-    }
-}
-
-/// Waits for an end, the thread's tasks count as finished for every drain; when it is over, they run again.
-fn for_an_end(wait: &Wait) -> bool {
-    match wait {
-        Wait::End { over, .. } => !over.load(Ordering::Acquire),
-        Wait::Idle => false,
-    }
 }
 
 impl State {
@@ -584,20 +510,6 @@ impl Core {
         self.work.notify_all();
     }
 
-    /// `on_thread_start` panicked: the pool has no usable worker.
-    pub(super) fn break_down(&self) {
-        let mut state = self.state.lock();
-        state.refusal = RejectReason::Broken;
-        let doomed = self.doom_queue(&mut state);
-        // Dropping captures may hang; then the handles resolve at the deadline.
-        state.unburied.extend(doomed.handles.iter().cloned());
-        drop(state);
-        self.signal();
-        Box::new(doomed).bury();
-        let buried = std::mem::take(&mut self.state.lock().unburied);
-        drop(buried);
-    }
-
     // ---- blocked threads ----
 
     pub(super) fn block(self: &Arc<Core>, id: usize, wait: Wait) {
@@ -691,91 +603,9 @@ impl Core {
         self.is_stale() || self.state.lock().queue.intake != Intake::Open
     }
 
-    fn name_task(&self, worker: &Arc<str>, seen: Sighting) -> RunningTask {
-        RunningTask {
-            pool: self.name.clone(),
-            worker: worker.clone(),
-            location: seen.location,
-            label: seen.label,
-            running_for: Duration::from_nanos(seen.nanos),
-        }
-    }
-
-    // ---- closing ----
-
-    pub(super) fn close_intake(&self, intake: Intake, refusal: RejectReason) {
-        let mut state = self.state.lock();
-        self.narrow(&mut state, intake, refusal);
-        drop(state);
-        self.signal();
-        self.retire_if_done();
-    }
-
-    fn narrow(&self, state: &mut State, intake: Intake, refusal: RejectReason) {
-        if state.queue.intake == Intake::Open {
-            state.refusal = refusal;
-            state.closed_at = Some(Instant::now());
-        }
-        state.queue.intake = state.queue.intake.max(intake);
-        self.close_if_drained(state);
-    }
-
-    /// Closes for good, and claims everything that is queued for cancellation.
-    fn doom_queue(&self, state: &mut State) -> DoomedTasks {
-        state.closed_at.get_or_insert_with(Instant::now);
-        self.close_for_good(state);
-        let (jobs, dooms) = state.queue.doom_all();
-        let mut handles = Vec::new();
-        for doom in dooms {
-            match doom {
-                Doom::Gone => continue,
-                Doom::Silent => {}
-                Doom::Awaited(handle) => handles.push(handle),
-            }
-            state.cancelled += 1;
-            state.lost += 1;
-        }
-        DoomedTasks { jobs, handles }
-    }
-
-    pub(super) fn add_handle(&self) {
-        self.handles.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn drop_handle(&self) {
-        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 && !self.is_stale() {
-            self.close_intake(Intake::Own, RejectReason::Closed);
-        }
-    }
-
-    /// Takes the pool out of the registry when nothing of it is left to wind down and nobody can ask for it.
-    pub(super) fn retire_if_done(&self) {
-        let mut state = self.state.lock();
-        let is_deserted = state.crew.values().all(|worker| worker.thread.is_none()) && state.joining == 0;
-        let is_done = state.queue.intake == Intake::Closed && is_deserted && state.winders == 0;
-        // A handle may still ask for a shutdown, which has threads to join.
-        let has_work = !self.over.load(Ordering::Relaxed) || !state.ended_threads.is_empty();
-        let is_wanted = self.handles.load(Ordering::Acquire) > 0 && has_work;
-        if !is_done || is_wanted || state.is_retired {
-            return;
-        }
-        state.is_retired = true;
-        drop(state);
-        self.over.store(true, Ordering::Release);
-        self.registry.retire_member(self.key, || {
-            let ended = std::mem::take(&mut self.state.lock().ended_threads);
-            // Nobody waits for a daemon's threads.
-            if self.config.is_daemon {
-                Vec::new()
-            } else {
-                ended
-            }
-        });
-    }
-
-    /// The wait of a call that shuts this pool down. It is over when the call returns, and not when an earlier one has.
-    pub(super) fn wait_for_shutdown(&self) -> Wait {
-        Wait::End { over: Arc::default(), ends: !self.config.is_daemon }
+    /// Whether running tasks are to stop.
+    pub(super) fn told_to_stop(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
     }
 }
 
@@ -810,205 +640,5 @@ impl Owner for Core {
                 self.signal();
             }
         });
-    }
-}
-
-impl Member for Core {
-    fn is_daemon(&self) -> bool {
-        self.config.is_daemon
-    }
-
-    fn close(&self, circle: Circle) {
-        let mut state = self.state.lock();
-        state.winders += 1;
-        match circle {
-            Circle::Own => self.narrow(&mut state, Intake::Own, RejectReason::Closed),
-            Circle::Registry => self.narrow(&mut state, Intake::Registry, RejectReason::ShuttingDown),
-        }
-        drop(state);
-        self.signal();
-    }
-
-    fn tally(&self) -> Tally {
-        let state = self.state.lock();
-        Tally { settled: state.settled() + state.blocked_tasks(for_an_end), accepted: state.queue.accepted() }
-    }
-
-    fn seal(&self) -> bool {
-        let mut state = self.state.lock();
-        let is_quiet = state.queue.intake == Intake::Closed || state.is_quiet();
-        if is_quiet {
-            self.close_for_good(&mut state);
-        }
-        is_quiet
-    }
-
-    fn cut_off(&self) -> Box<dyn Doomed> {
-        let mut state = self.state.lock();
-        if state.queue.intake == Intake::Open {
-            state.refusal = RejectReason::ShuttingDown;
-        }
-        self.told.store(true, Ordering::Relaxed);
-        let doomed = self.doom_queue(&mut state);
-        drop(state);
-        self.signal();
-        Box::new(doomed)
-    }
-
-    fn abandon(&self) {
-        let mut state = self.state.lock();
-        while state.crew.values().any(Worker::is_between_queue_and_task) {
-            drop(state);
-            std::thread::yield_now();
-            state = self.state.lock();
-        }
-        let mut tasks: Vec<(RunningTask, Arc<dyn AnyTask>)> = Vec::new();
-        let mut abandoned = Vec::new();
-        for worker in state.crew.values_mut() {
-            if worker.given_up.is_some() || worker.is_waiting() {
-                continue;
-            }
-            let name = worker.slot.name.clone();
-            // The queue is empty and closed, and this holds its lock, so no task begins here; one that ends now is
-            // counted by the thread, and frozen out of the count if it had not been at this moment.
-            let then = worker.slot.ended_bare();
-            let bare = worker.slot.bare();
-            let cells = worker.slot.cells();
-            if bare.is_none() && cells.is_empty() {
-                continue;
-            }
-            worker.given_up = Some(if bare.is_some() { then } else { FROM_NOW_ON });
-            abandoned.extend(bare.map(|seen| self.name_task(&name, seen)));
-            for mut seen in cells {
-                if let Some(task) = seen.task.take() {
-                    tasks.push((self.name_task(&name, seen), task));
-                }
-            }
-        }
-        state.abandoned.extend(abandoned);
-        let unburied = std::mem::take(&mut state.unburied);
-        drop(state);
-        unburied.iter().for_each(|handle| handle.resolve_cancelled());
-        // Wakes whoever waits for them, which is code that is not ours. A task that ends by itself first is counted
-        // by its thread: its cell decides.
-        for (task, cell) in tasks {
-            if cell.abandon() {
-                self.state.lock().abandoned.push(task);
-            }
-        }
-        self.signal();
-    }
-
-    fn threads_left(&self, by: Circle) -> usize {
-        let state = self.state.lock();
-        let left = |worker: &&Worker| worker.thread.is_some() && !worker.cannot_be_joined(by);
-        state.crew.values().filter(left).count() + state.joining
-    }
-
-    fn take_ended(&self) -> Vec<EndedThread> {
-        let mut state = self.state.lock();
-        let taken = ended::take_others(&mut state.ended_threads);
-        state.joining += taken.len();
-        taken
-    }
-
-    fn joined(&self, threads: usize) {
-        let mut state = self.state.lock();
-        state.joining -= threads;
-        state.joined += threads;
-        drop(state);
-        self.signal();
-        self.retire_if_done();
-    }
-
-    fn finish(&self) {
-        let mut state = self.state.lock();
-        state.winders -= 1;
-        let took = state.closed_at.map_or(Duration::ZERO, |closed_at| closed_at.elapsed());
-        state.took.get_or_insert(took);
-        drop(state);
-        self.over.store(true, Ordering::Release);
-        self.signal();
-        self.retire_if_done();
-    }
-
-    fn stats(&self) -> PoolStats {
-        let mut stats = PoolStats::empty(&self.name, self.config.is_daemon, PoolPhase::Closed);
-        stats.rejected = self.rejected.load(Ordering::Relaxed);
-        if self.is_stale() {
-            return stats;
-        }
-        let state = self.state.lock();
-        let ended = state.ended();
-        stats.threads = state.threads;
-        stats.idle = state.idle;
-        stats.peak_threads = state.peak_threads;
-        stats.queued = state.queue.waiting();
-        let living = state.crew.values().filter(|worker| worker.given_up.is_none());
-        stats.running = living.map(|worker| worker.slot.depth() as u64).sum();
-        stats.accepted = state.queue.accepted();
-        stats.completed = ended.completed;
-        stats.panicked = ended.panicked;
-        stats.cancelled = state.cancelled;
-        stats.abandoned = state.abandoned.len() as u64;
-        stats.phase = match state.queue.intake {
-            Intake::Open => PoolPhase::Open,
-            Intake::Registry | Intake::Own => PoolPhase::Draining,
-            Intake::Closed => PoolPhase::Closed,
-        };
-        stats
-    }
-
-    fn running(&self) -> Vec<RunningTask> {
-        if self.is_stale() {
-            return Vec::new();
-        }
-        let state = self.state.lock();
-        let mut tasks = Vec::new();
-        for worker in state.crew.values().filter(|worker| worker.given_up.is_none()) {
-            let seen = worker.slot.bare().into_iter().chain(worker.slot.cells());
-            tasks.extend(seen.map(|seen| self.name_task(&worker.slot.name, seen)));
-        }
-        tasks
-    }
-
-    fn report(&self) -> PoolReport {
-        let stats = self.stats();
-        let state = self.state.lock();
-        PoolReport {
-            stats,
-            abandoned: state.abandoned.clone(),
-            lost: state.lost,
-            workers_joined: state.joined,
-            elapsed: state.took.unwrap_or_default(),
-        }
-    }
-}
-
-/// For a worker that was given up while it ran no task without a handle: it counts whatever it counted, and it starts
-/// no task any more.
-const FROM_NOW_ON: Ended = Ended { completed: u64::MAX, panicked: u64::MAX };
-
-/// What a deadline, or a broken pool, cancels.
-struct DoomedTasks {
-    jobs: VecDeque<Job<Slot>>,
-    handles: Vec<Arc<dyn Resolve>>,
-}
-
-impl Doomed for DoomedTasks {
-    fn bury(self: Box<Self>) {
-        drop(self.handles);
-        self.jobs.into_iter().for_each(drop);
-    }
-
-    fn undertaker(&self) -> Box<dyn FnOnce() + Send> {
-        let handles = self.handles.clone();
-        Box::new(move || handles.iter().for_each(|handle| handle.resolve_cancelled()))
-    }
-}
-
-impl Core {
-    pub(super) fn told_to_stop(&self) -> bool {
-        self.told.load(Ordering::Relaxed)
     }
 }

@@ -2,11 +2,14 @@
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part, and is a crate of its own.
 
 use std::io::Read;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
+use winddown::{Pool, PoolStats, Registry};
 
 /// Far longer than any case takes, even on a busy machine: reaching it means a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -160,4 +163,34 @@ pub fn assert_threads_at_most(count: usize) {
         );
         thread::yield_now();
     }
+}
+
+/// Runs a test under a watchdog: one that hangs fails, and does not hang the end of the process either.
+#[track_caller]
+pub fn within<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, is_done) = mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        let _done = done;
+        test()
+    });
+    if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        winddown::set_deadline(Some(Duration::from_secs(1)));
+        panic!("the test hangs");
+    }
+    thread.join().unwrap_or_else(|payload| resume_unwind(payload))
+}
+
+pub fn meet(meeting: &Barrier) {
+    meeting.wait();
+}
+
+pub fn pool_in(registry: &Registry, max_threads: usize) -> Pool {
+    Pool::builder().registry(registry).max_threads(max_threads).build().unwrap()
+}
+
+/// The identity of the counts, which holds at rest.
+#[track_caller]
+pub fn assert_adds_up(s: &PoolStats) {
+    let settled = s.completed + s.panicked + s.cancelled + s.returned + s.abandoned;
+    assert_eq!(s.accepted, settled + s.queued + s.delayed + s.running, "{s:?}");
 }

@@ -1,0 +1,312 @@
+//! The end of a pool: closing it, cutting it off, abandoning it, and what the registry's shutdown asks of it.
+
+use super::crew::{for_an_end, Worker};
+use super::{Core, State};
+use crate::context::Wait;
+use crate::queue::job::{Doom, Job, Resolve};
+use crate::queue::Intake;
+use crate::registry::ended::{self, EndedThread};
+use crate::registry::member::{Circle, Doomed, Member, Tally};
+use crate::registry::report::{PoolPhase, PoolReport, PoolStats, RunningTask};
+use crate::rejected::RejectReason;
+use crate::task::cell::AnyTask;
+use crate::task::slot::{Ended, Sighting, Slot};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+impl Core {
+    pub(in crate::pool) fn close_intake(&self, intake: Intake, refusal: RejectReason) {
+        let mut state = self.state.lock();
+        self.narrow(&mut state, intake, refusal);
+        drop(state);
+        self.signal();
+        self.retire_if_done();
+    }
+
+    fn narrow(&self, state: &mut State, intake: Intake, refusal: RejectReason) {
+        if state.queue.intake == Intake::Open {
+            state.refusal = refusal;
+            state.closed_at = Some(Instant::now());
+        }
+        state.queue.intake = state.queue.intake.max(intake);
+        self.close_if_drained(state);
+    }
+
+    /// Closes for good, and claims everything that is queued for cancellation.
+    fn doom_queue(&self, state: &mut State) -> DoomedTasks {
+        state.closed_at.get_or_insert_with(Instant::now);
+        self.close_for_good(state);
+        let (jobs, dooms) = state.queue.doom_all();
+        let mut handles = Vec::new();
+        for doom in dooms {
+            match doom {
+                Doom::Gone => continue,
+                Doom::Silent => {}
+                Doom::Awaited(handle) => handles.push(handle),
+            }
+            state.cancelled += 1;
+            state.lost += 1;
+        }
+        DoomedTasks { jobs, handles }
+    }
+
+    pub(in crate::pool) fn add_handle(&self) {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(in crate::pool) fn drop_handle(&self) {
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 && !self.is_stale() {
+            self.close_intake(Intake::Own, RejectReason::Closed);
+        }
+    }
+
+    /// Takes the pool out of the registry when nothing of it is left to wind down and nobody can ask for it.
+    pub(in crate::pool) fn retire_if_done(&self) {
+        let mut state = self.state.lock();
+        let is_deserted = state.crew.values().all(|worker| worker.thread.is_none()) && state.joining == 0;
+        let is_done = state.queue.intake == Intake::Closed && is_deserted && state.winders == 0;
+        // A handle may still ask for a shutdown, which has threads to join.
+        let has_work = !self.over.load(Ordering::Relaxed) || !state.ended_threads.is_empty();
+        let is_wanted = self.handles.load(Ordering::Acquire) > 0 && has_work;
+        if !is_done || is_wanted || state.is_retired {
+            return;
+        }
+        state.is_retired = true;
+        drop(state);
+        self.over.store(true, Ordering::Release);
+        self.registry.retire_member(self.key, || {
+            let ended = std::mem::take(&mut self.state.lock().ended_threads);
+            // Nobody waits for a daemon's threads.
+            if self.config.is_daemon {
+                Vec::new()
+            } else {
+                ended
+            }
+        });
+    }
+
+    /// The wait of a call that shuts this pool down. It is over when the call returns, and not when an earlier one has.
+    pub(in crate::pool) fn wait_for_shutdown(&self) -> Wait {
+        Wait::End { over: Arc::default(), ends: !self.config.is_daemon }
+    }
+
+    /// `on_thread_start` panicked: the pool has no usable worker.
+    pub(in crate::pool) fn break_down(&self) {
+        let mut state = self.state.lock();
+        state.refusal = RejectReason::Broken;
+        let doomed = self.doom_queue(&mut state);
+        // Dropping captures may hang; then the handles resolve at the deadline.
+        state.unburied.extend(doomed.handles.iter().cloned());
+        drop(state);
+        self.signal();
+        Box::new(doomed).bury();
+        let buried = std::mem::take(&mut self.state.lock().unburied);
+        drop(buried);
+    }
+
+    fn name_task(&self, worker: &Arc<str>, seen: Sighting) -> RunningTask {
+        RunningTask {
+            pool: self.name.clone(),
+            worker: worker.clone(),
+            location: seen.location,
+            label: seen.label,
+            running_for: Duration::from_nanos(seen.nanos),
+        }
+    }
+}
+
+impl Member for Core {
+    fn is_daemon(&self) -> bool {
+        self.config.is_daemon
+    }
+
+    fn close(&self, circle: Circle) {
+        let mut state = self.state.lock();
+        state.winders += 1;
+        match circle {
+            Circle::Own => self.narrow(&mut state, Intake::Own, RejectReason::Closed),
+            Circle::Registry => self.narrow(&mut state, Intake::Registry, RejectReason::ShuttingDown),
+        }
+        drop(state);
+        self.signal();
+    }
+
+    fn tally(&self) -> Tally {
+        let state = self.state.lock();
+        Tally { settled: state.settled() + state.blocked_tasks(for_an_end), accepted: state.queue.accepted() }
+    }
+
+    fn seal(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_quiet = state.queue.intake == Intake::Closed || state.is_quiet();
+        if is_quiet {
+            self.close_for_good(&mut state);
+        }
+        is_quiet
+    }
+
+    fn cut_off(&self) -> Box<dyn Doomed> {
+        let mut state = self.state.lock();
+        if state.queue.intake == Intake::Open {
+            state.refusal = RejectReason::ShuttingDown;
+        }
+        self.told.store(true, Ordering::Relaxed);
+        let doomed = self.doom_queue(&mut state);
+        drop(state);
+        self.signal();
+        Box::new(doomed)
+    }
+
+    fn abandon(&self) {
+        let mut state = self.state.lock();
+        while state.crew.values().any(Worker::is_between_queue_and_task) {
+            drop(state);
+            std::thread::yield_now();
+            state = self.state.lock();
+        }
+        let mut tasks: Vec<(RunningTask, Arc<dyn AnyTask>)> = Vec::new();
+        let mut abandoned = Vec::new();
+        for worker in state.crew.values_mut() {
+            if worker.given_up.is_some() || worker.is_waiting() {
+                continue;
+            }
+            let name = worker.slot.name.clone();
+            // The queue is empty and closed, and this holds its lock, so no task begins here; one that ends now is
+            // counted by the thread, and frozen out of the count if it had not been at this moment.
+            let then = worker.slot.ended_bare();
+            let bare = worker.slot.bare();
+            let cells = worker.slot.cells();
+            if bare.is_none() && cells.is_empty() {
+                continue;
+            }
+            worker.given_up = Some(if bare.is_some() { then } else { FROM_NOW_ON });
+            abandoned.extend(bare.map(|seen| self.name_task(&name, seen)));
+            for mut seen in cells {
+                if let Some(task) = seen.task.take() {
+                    tasks.push((self.name_task(&name, seen), task));
+                }
+            }
+        }
+        state.abandoned.extend(abandoned);
+        let unburied = std::mem::take(&mut state.unburied);
+        drop(state);
+        unburied.iter().for_each(|handle| handle.resolve_cancelled());
+        // Wakes whoever waits for them, which is code that is not ours. A task that ends by itself first is counted
+        // by its thread: its cell decides.
+        for (task, cell) in tasks {
+            if cell.abandon() {
+                self.state.lock().abandoned.push(task);
+            }
+        }
+        self.signal();
+    }
+
+    fn threads_left(&self, by: Circle) -> usize {
+        let state = self.state.lock();
+        let left = |worker: &&Worker| worker.thread.is_some() && !worker.cannot_be_joined(by);
+        state.crew.values().filter(left).count() + state.joining
+    }
+
+    fn take_ended(&self) -> Vec<EndedThread> {
+        let mut state = self.state.lock();
+        let taken = ended::take_others(&mut state.ended_threads);
+        state.joining += taken.len();
+        taken
+    }
+
+    fn joined(&self, threads: usize) {
+        let mut state = self.state.lock();
+        state.joining -= threads;
+        state.joined += threads;
+        drop(state);
+        self.signal();
+        self.retire_if_done();
+    }
+
+    fn finish(&self) {
+        let mut state = self.state.lock();
+        state.winders -= 1;
+        let took = state.closed_at.map_or(Duration::ZERO, |closed_at| closed_at.elapsed());
+        state.took.get_or_insert(took);
+        drop(state);
+        self.over.store(true, Ordering::Release);
+        self.signal();
+        self.retire_if_done();
+    }
+
+    fn stats(&self) -> PoolStats {
+        let mut stats = PoolStats::empty(&self.name, self.config.is_daemon, PoolPhase::Closed);
+        stats.rejected = self.rejected.load(Ordering::Relaxed);
+        if self.is_stale() {
+            return stats;
+        }
+        let state = self.state.lock();
+        let ended = state.ended();
+        stats.threads = state.threads;
+        stats.idle = state.idle;
+        stats.peak_threads = state.peak_threads;
+        stats.queued = state.queue.waiting();
+        let living = state.crew.values().filter(|worker| worker.given_up.is_none());
+        stats.running = living.map(|worker| worker.slot.depth() as u64).sum();
+        stats.accepted = state.queue.accepted();
+        stats.completed = ended.completed;
+        stats.panicked = ended.panicked;
+        stats.cancelled = state.cancelled;
+        stats.abandoned = state.abandoned.len() as u64;
+        stats.phase = match state.queue.intake {
+            Intake::Open => PoolPhase::Open,
+            Intake::Registry | Intake::Own => PoolPhase::Draining,
+            Intake::Closed => PoolPhase::Closed,
+        };
+        stats
+    }
+
+    fn running(&self) -> Vec<RunningTask> {
+        if self.is_stale() {
+            return Vec::new();
+        }
+        let state = self.state.lock();
+        let mut tasks = Vec::new();
+        for worker in state.crew.values().filter(|worker| worker.given_up.is_none()) {
+            let seen = worker.slot.bare().into_iter().chain(worker.slot.cells());
+            tasks.extend(seen.map(|seen| self.name_task(&worker.slot.name, seen)));
+        }
+        tasks
+    }
+
+    fn report(&self) -> PoolReport {
+        let stats = self.stats();
+        let state = self.state.lock();
+        PoolReport {
+            stats,
+            abandoned: state.abandoned.clone(),
+            lost: state.lost,
+            workers_joined: state.joined,
+            elapsed: state.took.unwrap_or_default(),
+        }
+    }
+}
+
+/// For a worker that was given up while it ran no task without a handle: it counts whatever it counted, and it starts
+/// no task any more.
+const FROM_NOW_ON: Ended = Ended { completed: u64::MAX, panicked: u64::MAX };
+
+/// What a deadline, or a broken pool, cancels.
+struct DoomedTasks {
+    jobs: VecDeque<Job<Slot>>,
+    handles: Vec<Arc<dyn Resolve>>,
+}
+
+impl Doomed for DoomedTasks {
+    fn bury(self: Box<Self>) {
+        drop(self.handles);
+        self.jobs.into_iter().for_each(drop);
+    }
+
+    fn undertaker(&self) -> Box<dyn FnOnce() + Send> {
+        let handles = self.handles.clone();
+        Box::new(move || handles.iter().for_each(|handle| handle.resolve_cancelled()))
+    }
+}

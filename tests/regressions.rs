@@ -1,0 +1,246 @@
+//! Faults that were found once, each shown to be gone. What they broke stands in the name.
+
+mod common;
+
+use common::{meet, pool_in, within};
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+use winddown::{Pool, Registry, ShutdownToken};
+
+type Tested = Result<(), Box<dyn Error>>;
+
+/// A task that runs until the returned sender is dropped; it runs when this returns.
+fn gate(pool: &Pool) -> Sender<()> {
+    let (open, closed) = channel::<()>();
+    let (begun, has_begun) = channel();
+    pool.execute(move || {
+        begun.send(()).unwrap();
+        let _ = closed.recv();
+    })
+    .unwrap();
+    has_begun.recv().unwrap();
+    open
+}
+
+/// Cancelling took the cell's lock and then the pool's, a deadline the pool's and then the cell's.
+#[test]
+fn cancelling_does_not_deadlock_with_a_deadline() {
+    within(|| {
+        for _ in 0..300 {
+            let registry = Registry::new();
+            let pool = pool_in(&registry, 1);
+            let gate = gate(&pool);
+            let handles: Vec<_> = (0..50).map(|_| pool.spawn(|| ()).unwrap()).collect();
+            let start = Arc::new(Barrier::new(2));
+            let canceller = thread::spawn({
+                let start = start.clone();
+                move || {
+                    start.wait();
+                    handles.iter().filter(|handle| handle.cancel()).count()
+                }
+            });
+            start.wait();
+            let report = pool.shutdown_timeout(Duration::ZERO);
+            assert_eq!(canceller.join().unwrap(), 50);
+            assert_eq!(report.abandoned().len(), 1);
+            assert_eq!(pool.stats().cancelled, 50);
+            drop(gate);
+        }
+    });
+}
+
+/// With two workers idle, the third of three tasks that wait for one another got neither a worker nor a thread.
+#[test]
+fn each_task_of_a_burst_gets_a_thread_while_there_may_be_more() {
+    within(|| {
+        for _ in 0..200 {
+            let registry = Registry::new();
+            let pool = pool_in(&registry, 8);
+            for tasks in 2..=8 {
+                let meeting = Arc::new(Barrier::new(tasks));
+                for _ in 0..tasks {
+                    let meeting = meeting.clone();
+                    pool.execute(move || meet(&meeting)).unwrap();
+                }
+                pool.wait_idle();
+            }
+        }
+    });
+}
+
+/// A worker that looked as if it came for the next task ran a destructor that waited for that task.
+#[test]
+fn a_task_gets_a_thread_while_a_worker_drops_what_nobody_wants() {
+    struct Waits(Pool);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.0.spawn(|| ()).unwrap().join().unwrap();
+        }
+    }
+    within(|| {
+        let registry = Registry::new();
+        let pool = pool_in(&registry, 4);
+        let gate = gate(&pool);
+        drop(pool.spawn({
+            let pool = pool.clone();
+            move || Waits(pool)
+        }));
+        drop(pool.spawn({
+            let pool = pool.clone();
+            move || std::panic::panic_any(Mutex::new(Waits(pool)))
+        }));
+        drop(gate);
+        pool.wait_idle();
+    });
+}
+
+/// Threads that one shutdown had taken to join, and had no time for, were counted as left for ever.
+#[test]
+fn a_shutdown_returns_after_one_that_ran_out_of_time() {
+    within(|| {
+        let registry = Registry::new();
+        let pool =
+            Pool::builder().registry(&registry).max_threads(2).keep_alive(Duration::ZERO).build().unwrap();
+        let gate = gate(&pool);
+        pool.spawn(|| ()).unwrap().join().unwrap(); // on a second worker, which then expires
+        let report = pool.shutdown_timeout(Duration::ZERO);
+        assert_eq!(report.abandoned().len(), 1);
+        drop(gate);
+        assert!(pool.shutdown().workers_joined() >= 1); // the one that was not given up
+        assert!(registry.shutdown().is_clean());
+    });
+}
+
+/// The report of the whole was clean while work of a registry below it was lost.
+#[test]
+fn what_a_registry_below_lost_is_in_the_report_of_the_whole() -> Tested {
+    let outcome = Registry::new();
+    let pool = pool_in(&outcome, 1);
+    let _gate = gate(&pool);
+    let report = outcome.shutdown_timeout(Duration::ZERO);
+    assert!(!report.is_clean());
+    Ok(())
+}
+
+/// A worker's last callback that waited for a shutdown was itself waited for.
+#[test]
+fn the_last_callback_of_a_worker_may_wait_for_a_shutdown() {
+    within(|| {
+        let registry = Registry::new();
+        let (seen, reports) = channel();
+        let seen = Mutex::new(seen);
+        let pool = Pool::builder()
+            .registry(&registry)
+            .max_threads(1)
+            .on_thread_stop({
+                let registry = registry.clone();
+                move || seen.lock().unwrap().send(registry.shutdown()).unwrap()
+            })
+            .build()
+            .unwrap();
+        pool.execute(|| ()).unwrap();
+        let report = registry.shutdown();
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(reports.recv().unwrap().elapsed(), report.elapsed());
+    });
+}
+
+/// The handles of a broken pool hung behind a destructor that hung, whatever the deadline.
+#[test]
+fn the_handles_of_a_broken_pool_resolve_at_the_deadline() {
+    struct Hangs(Receiver<()>);
+    impl Drop for Hangs {
+        fn drop(&mut self) {
+            let _ = self.0.recv();
+        }
+    }
+    within(|| {
+        let registry = Registry::new();
+        let (may_start, start) = channel::<()>();
+        let start = Mutex::new(start);
+        let pool = Pool::builder()
+            .registry(&registry)
+            .max_threads(1)
+            .on_thread_start(move || {
+                let _ = start.lock().unwrap().recv();
+                panic!("no start today");
+            })
+            .build()
+            .unwrap();
+        let (go_on, hung) = channel();
+        let hangs = Hangs(hung);
+        let handles = [pool.spawn(move || drop(hangs)).unwrap(), pool.spawn(|| ()).unwrap()];
+        drop(may_start);
+        let report = registry.shutdown_timeout(Duration::from_millis(200));
+        assert!(!report.is_clean());
+        for handle in handles {
+            assert!(handle.join().unwrap_err().is_cancelled());
+        }
+        drop(go_on);
+    });
+}
+
+/// A waker was cloned under the token's lock.
+#[test]
+fn a_waker_may_ask_the_token_while_it_is_cloned() {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    thread_local!(static TOKEN: std::cell::RefCell<Option<ShutdownToken>> = const { std::cell::RefCell::new(None) });
+    const TABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
+    fn clone(data: *const ()) -> RawWaker {
+        TOKEN.with_borrow(|token| ASKED.store(!token.as_ref().unwrap().is_triggered(), SeqCst));
+        RawWaker::new(data, &TABLE)
+    }
+    within(|| {
+        let registry = Registry::new();
+        let mut token = registry.token();
+        TOKEN.with_borrow_mut(|place| *place = Some(registry.token()));
+        #[allow(unsafe_code)]
+        // SAFETY: the table's functions touch nothing but a thread-local, for any data.
+        let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) };
+        let poll =
+            std::future::Future::poll(std::pin::Pin::new(&mut token), &mut Context::from_waker(&waker));
+        assert_eq!(poll, Poll::Pending);
+        assert!(ASKED.load(SeqCst));
+    });
+}
+
+/// The wakers of tokens and handles are code of others: they may do anything, also shut down.
+#[test]
+fn a_waker_may_wait_for_the_shutdown_that_wakes_it() {
+    struct Asks(Registry);
+    impl Wake for Asks {
+        fn wake(self: Arc<Self>) {
+            self.0.request_shutdown();
+            let _ = self.0.stats();
+        }
+    }
+    within(|| {
+        let registry = Registry::new();
+        let waker = Waker::from(Arc::new(Asks(registry.clone())));
+        let mut cx = Context::from_waker(&waker);
+        let (mut token, mut finished) = (registry.token(), registry.finished());
+        assert!(std::future::Future::poll(std::pin::Pin::new(&mut token), &mut cx).is_pending());
+        assert!(std::future::Future::poll(std::pin::Pin::new(&mut finished), &mut cx).is_pending());
+        assert!(registry.shutdown().is_clean());
+    });
+}
+
+/// A task that was cancelled said so only until its handle had been joined.
+#[test]
+fn a_cancelled_task_stays_cancelled_for_whoever_asks() -> Tested {
+    let registry = Registry::new();
+    let pool = pool_in(&registry, 1);
+    let gate = gate(&pool);
+    let handle = pool.spawn(|| ())?;
+    let canceller = handle.canceller();
+    assert!(canceller.cancel());
+    assert!(handle.join().unwrap_err().is_cancelled());
+    assert!(canceller.cancel());
+    drop(gate);
+    Ok(())
+}
