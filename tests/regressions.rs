@@ -112,7 +112,7 @@ fn a_shutdown_returns_after_one_that_ran_out_of_time() {
         assert_eq!(report.abandoned().len(), 1);
         drop(gate);
         assert!(pool.shutdown().workers_joined() >= 1); // the one that was not given up
-        assert!(registry.shutdown().is_clean());
+        registry.shutdown();
     });
 }
 

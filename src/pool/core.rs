@@ -45,6 +45,7 @@ use std::io;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 pub(crate) type Callback = Arc<dyn Fn() + Send + Sync>;
@@ -114,7 +115,7 @@ pub(super) struct State {
     unburied: Vec<Arc<dyn Resolve>>,
     ended_threads: Vec<EndedThread>,
     /// Ended threads that somebody has taken and not joined yet, and those that were joined.
-    joining: usize,
+    joining: Vec<ThreadId>,
     joined: usize,
     /// Shutdowns of this pool that are under way.
     winders: usize,
@@ -163,6 +164,7 @@ impl State {
     fn between(&self) -> usize {
         let is_coming = |worker: &&Worker| {
             worker.thread.is_some()
+                && !worker.is_leaving
                 && worker.blocked.is_empty()
                 && worker.given_up.is_none()
                 && worker.slot.is_between()
@@ -206,7 +208,7 @@ impl Core {
                 abandoned: Vec::new(),
                 unburied: Vec::new(),
                 ended_threads: Vec::new(),
-                joining: 0,
+                joining: Vec::new(),
                 joined: 0,
                 winders: 0,
                 closed_at: None,
@@ -358,6 +360,7 @@ impl Core {
         let worker = Worker {
             slot,
             thread: Some((thread, mark)),
+            is_starting: true,
             is_leaving: false,
             blocked: Vec::new(),
             taken_at: None,
@@ -378,6 +381,7 @@ impl Core {
         loop {
             let Some(worker) = state.crew.get_mut(&id) else { return Next::Leave };
             worker.taken_at = None;
+            worker.is_starting = false;
             // Reason 1: its tasks were abandoned, and with them the worker.
             if worker.given_up.is_some() {
                 return self.leave(state, id);
@@ -513,16 +517,23 @@ impl Core {
     // ---- blocked threads ----
 
     pub(super) fn block(self: &Arc<Core>, id: usize, wait: Wait) {
+        let is_end = matches!(wait, Wait::End { .. });
         let mut state = self.state.lock();
+        let mut is_starting = false;
         if let Some(worker) = state.crew.get_mut(&id) {
             let depth = worker.slot.depth();
             worker.blocked.push(Blocked { wait, depth });
+            is_starting = worker.is_starting;
         }
         self.close_if_drained(&mut state);
-        if state.active() == 0 && !state.queue.is_empty() {
-            self.call_worker(state);
-        } else {
+        if state.active() > 0 || state.queue.is_empty() {
             drop(state);
+        } else if is_starting && is_end {
+            // The first callback ends the process, or waits for its end, and would do so on every other thread too.
+            drop(state);
+            self.break_down();
+        } else {
+            self.call_worker(state);
         }
         self.signal();
     }
@@ -557,6 +568,7 @@ impl Core {
         let guest = Worker {
             slot: slot.clone(),
             thread: None,
+            is_starting: false,
             is_leaving: false,
             blocked: Vec::new(),
             taken_at: Some(0),

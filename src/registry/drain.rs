@@ -130,9 +130,9 @@ impl Ended {
     fn join(self) {
         join_all(self.threads);
         for (member, threads) in self.of_members {
-            let count = threads.len();
+            let ids: Vec<_> = threads.iter().map(EndedThread::id).collect();
             join_all(threads);
-            member.joined(count);
+            member.joined(&ids);
         }
     }
 }
@@ -318,11 +318,18 @@ impl Drain {
         lines
     }
 
-    /// Ends the threads that this needed, and tells the members that it is over.
-    pub(crate) fn finish(self) {
+    /// Ends the threads that this needed, and tells the members that it is over. Returns the groups.
+    pub(crate) fn finish(self) -> Vec<Group> {
         self.joins.finish();
         for group in &self.groups {
-            group.members.iter().for_each(|member| member.finish());
+            for member in &group.members {
+                if group.stage == Stage::Abandoned {
+                    // A task that was blocked in a wait at the time, and so not given up, may have come out of it.
+                    member.abandon();
+                }
+                member.finish();
+            }
         }
+        self.groups
     }
 }

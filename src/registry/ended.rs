@@ -48,7 +48,7 @@ impl EndedThread {
         self.mark.0.load(Ordering::Acquire)
     }
 
-    fn id(&self) -> ThreadId {
+    pub(crate) fn id(&self) -> ThreadId {
         self.thread.thread().id()
     }
 

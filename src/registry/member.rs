@@ -2,6 +2,7 @@
 
 use super::ended::EndedThread;
 use super::report::{PoolReport, PoolStats, RunningTask};
+use std::thread::ThreadId;
 
 /// How many tasks a member took on and how many of those are over.
 ///
@@ -40,11 +41,11 @@ pub(crate) trait Member: Send + Sync {
     /// to be joined must not wait for.
     fn threads_left(&self, by: Circle) -> usize;
 
-    /// The threads that have ended and nobody has joined. Until `joined` is called with their number they count as
-    /// left, for another shutdown of the same member that waits for them.
+    /// The threads that have ended and nobody has joined. Until `joined` is called for them they count as left, for
+    /// another shutdown of the same member that waits for them.
     fn take_ended(&self) -> Vec<EndedThread>;
 
-    fn joined(&self, threads: usize);
+    fn joined(&self, threads: &[ThreadId]);
 
     /// The member is wound down, as far as it was to be. Balances each `close`.
     fn finish(&self);

@@ -109,6 +109,15 @@ pub struct HookReport {
 }
 
 impl HookReport {
+    pub(crate) fn new(
+        name: Cow<'static, str>,
+        stage: Stage,
+        outcome: HookOutcome,
+        elapsed: Duration,
+    ) -> HookReport {
+        HookReport { name, stage, outcome, elapsed }
+    }
+
     /// The name it was registered with.
     pub fn name(&self) -> &str {
         &self.name

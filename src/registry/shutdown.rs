@@ -208,13 +208,16 @@ impl Registry {
         true
     }
 
+    /// Whether a shutdown was begun and there was no thread for it.
+    fn is_stranded(&self) -> bool {
+        let state = self.inner.state.lock();
+        state.begun_at.is_some() && !state.claimed
+    }
+
     /// Waits for the report. Runs the shutdown if one was begun and there was no thread for it.
     fn await_report(&self, reason: Reason) -> Report {
         loop {
-            let is_stranded = || {
-                let state = self.inner.state.lock();
-                state.begun_at.is_some() && !state.claimed
-            };
+            let is_stranded = || self.is_stranded();
             if context::in_worker() {
                 // While this thread waits, a task of its own pool may be left without a thread to run it.
                 let look = || {
@@ -252,7 +255,24 @@ impl Registry {
     }
 
     fn run(&self, reason: Reason) {
-        Run::new(self.clone(), reason).run();
+        let run = || Run::new(self.clone(), reason).run();
+        if let Err(payload) = contain::run(run) {
+            // A fault of this crate, or no memory left. Nobody is to wait for ever because of it.
+            let message = contain::message(&*payload).to_owned();
+            contain::drop_quietly(payload);
+            contain::log(log::Level::Error, format_args!("the shutdown itself panicked: {message}"));
+            for part in self.unfinished_children().iter().chain([self]).filter(|part| part.is_runner()) {
+                let mut state = part.inner.state.lock();
+                state.runner = None;
+                part.inner.enter(&mut state, Phase::Finished);
+                drop(state);
+                let outcome = HookOutcome::Panicked(message.clone());
+                let hook = HookReport::new("shutdown".into(), Stage::PostJoin, outcome, Duration::ZERO);
+                let (hooks, pools, elapsed) = (vec![hook], Vec::new(), Duration::ZERO);
+                part.inner.publish(Findings { reason, elapsed, hooks, pools });
+            }
+            self.inner.event.signal();
+        }
     }
 
     /// Where a hook called [`exit`](crate::exit), nobody returns from a call that waited for the shutdown: whoever
@@ -324,7 +344,7 @@ impl Run {
         }
         self.take_members();
         self.drain.drain();
-        self.wait_for_others();
+        self.wait_for_others(Budget::join_until);
         self.enter_all(Phase::Joining);
         let parts = self.parts.clone();
         self.drain.join(|group| ended::take_others(&mut parts[group].inner.state.lock().ended_threads));
@@ -429,7 +449,7 @@ impl Run {
                 }
             }
         };
-        let report = HookReport { name, stage, outcome, elapsed: start.elapsed() };
+        let report = HookReport::new(name, stage, outcome, start.elapsed());
         let mut state = inner.state.lock();
         state.hook_reports.push(report);
         state.is_in_hook = false;
@@ -447,8 +467,7 @@ impl Run {
         let mut state = inner.state.lock();
         let left: Vec<_> = state.holds.values().cloned().collect();
         for name in left {
-            let outcome = HookOutcome::TimedOut;
-            let report = HookReport { name, stage: Stage::PreJoin, outcome, elapsed: start.elapsed() };
+            let report = HookReport::new(name, Stage::PreJoin, HookOutcome::TimedOut, start.elapsed());
             state.hook_reports.push(report);
         }
     }
@@ -466,14 +485,23 @@ impl Run {
         }
     }
 
-    fn wait_for_others(&mut self) {
+    /// Waits for the registries that other threads shut down, and runs the shutdown of one whose thread could not be
+    /// had. Says whether all are done.
+    fn wait_for_others(&mut self, until: impl Fn(&Budget) -> Option<Instant>) -> bool {
         let others = self.others.clone();
         let budget = self.whole.inner.budget.clone();
-        self.drain.wait(
-            |_| budget.join_until(),
-            |_| others.iter().all(|other| other.phase() == Phase::Finished),
-            |_| vec!["the shutdown of a registry that another thread runs".into()],
-        );
+        let are_done = || others.iter().all(|other| other.inner.done.get().is_some());
+        loop {
+            self.drain.wait(
+                |_| until(&budget),
+                |_| are_done() || others.iter().any(Registry::is_stranded),
+                |_| vec!["the shutdown of a registry that another thread runs".into()],
+            );
+            match others.iter().find(|other| other.is_stranded() && other.claim()) {
+                Some(stranded) => stranded.run(self.reason),
+                None => return are_done(),
+            }
+        }
     }
 
     /// Nothing that is waited for is left: daemon members stop, and nobody waits for what they do.
@@ -486,8 +514,9 @@ impl Run {
         }
     }
 
-    fn finish(self) {
-        let Run { parts, others, whole, drain, hooks, daemons, reason, began, .. } = self;
+    fn finish(mut self) {
+        let others_done = self.wait_for_others(Budget::end);
+        let Run { parts, others, whole, drain, hooks, daemons, reason, began } = self;
         let has_deadline = parts.iter().any(|part| part.inner.budget.end().is_some());
         if has_deadline {
             // A hook's thread-local destructors could hang past the deadline.
@@ -495,8 +524,7 @@ impl Run {
         } else {
             hooks.finish();
         }
-        let members: Vec<Vec<_>> = drain.groups.iter().map(|group| group.members.clone()).collect();
-        drain.finish();
+        let groups = drain.finish();
         let elapsed = began.elapsed();
         // What became of the registries below is in the report of the whole as well, whoever shut them down.
         let mut whole_hooks = Vec::new();
@@ -505,8 +533,12 @@ impl Run {
             whole_hooks.extend_from_slice(below.hooks());
             whole_pools.extend_from_slice(below.pools());
         }
-        for ((part, members), daemons) in parts.iter().zip(members).zip(daemons) {
-            let pools: Vec<_> = members.iter().chain(&daemons).map(|member| member.report()).collect();
+        if !others_done {
+            let name = "the shutdown of another registry".into();
+            whole_hooks.push(HookReport::new(name, Stage::PostJoin, HookOutcome::TimedOut, elapsed));
+        }
+        for ((part, group), daemons) in parts.iter().zip(&groups).zip(&daemons) {
+            let pools: Vec<_> = group.members.iter().chain(daemons).map(|member| member.report()).collect();
             let mut state = part.inner.state.lock();
             state.runner = None;
             let hooks = state.hook_reports.clone();
@@ -521,8 +553,18 @@ impl Run {
         whole_hooks.sort_by_key(|hook| hook.stage == Stage::PostJoin);
         whole_pools.sort_by_key(|pool| pool.stats.is_daemon);
         whole.inner.publish(Findings { reason, elapsed, hooks: whole_hooks, pools: whole_pools });
-        whole.inner.event.signal();
+        let event = whole.inner.event.clone();
+        event.signal();
         contain::log(log::Level::Debug, format_args!("shutdown took {elapsed:.1?}"));
+        // A pool whose handles are gone goes with its last member, and with it the captures of its callbacks: code of
+        // others, which may hang, or wait for this very shutdown.
+        let members = groups.iter().flat_map(|group| &group.members).chain(daemons.iter().flatten());
+        if members.clone().any(|member| Arc::strong_count(member) == 1) {
+            let budget = whole.inner.budget.clone();
+            let pending =
+                Helper::new("winddown-drop").start(&event, move || contain::drop_quietly((groups, daemons)));
+            event.wait(|| budget.end(), || pending.is_done());
+        }
     }
 }
 

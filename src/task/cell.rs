@@ -203,9 +203,10 @@ where
         }
         let Some(closure) = inner.closure.take() else { return false };
         inner.stage = Stage::Running;
+        // Seen in the slot before anyone can find it not queued any more: a deadline looks there for what it abandons.
+        slot.enter(self.clone());
         drop(inner);
         claimed();
-        slot.enter(self.clone());
         let process = Generation::now();
         let result = contain::run(closure).map_err(|payload| JoinError::panicked(payload, self.location));
         if process.is_past() {
@@ -257,10 +258,11 @@ where
 
     fn discard(&self) {
         let mut inner = self.inner.lock();
+        // Whoever took the closure resolves the handle, after dropping it.
+        let Some(closure) = inner.closure.take() else { return };
         if matches!(inner.stage, Stage::Queued) {
             inner.begin_cancelling();
         }
-        let closure = inner.closure.take();
         drop(inner);
         contain::drop_quietly(closure);
         self.resolve_cancelled();

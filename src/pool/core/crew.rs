@@ -12,6 +12,8 @@ pub(in crate::pool) struct Worker {
     pub(super) slot: Arc<Slot>,
     /// None for a thread that is not the pool's own.
     pub(super) thread: Option<(JoinHandle<()>, Mark)>,
+    /// It has not looked at the queue yet: it runs the pool's first callback.
+    pub(super) is_starting: bool,
     /// It will look at the queue no more: it runs the pool's last callback, and is not among `State::threads`.
     pub(super) is_leaving: bool,
     /// The waits that the thread is blocked in, one within another.
@@ -47,8 +49,9 @@ impl Worker {
     /// and not begun, or it is about to count it. None but a few of our own instructions lie on either way, so this
     /// may be waited out. It must be, before tasks are abandoned: the job would be missed.
     pub(super) fn is_between_queue_and_task(&self) -> bool {
+        // What was given up is not counted when it ends, and its thread may be in anyone's code then.
         // The count is read first: a task that ends in between was either seen or is counted.
-        self.taken_at == Some(self.slot.ended()) && self.slot.is_empty()
+        self.given_up.is_none() && self.taken_at == Some(self.slot.ended()) && self.slot.is_empty()
     }
 
     /// The tasks of this thread that count as finished because it is blocked in a wait that `counts`.

@@ -2,6 +2,7 @@
 
 use super::crew::{for_an_end, Worker};
 use super::{Core, State};
+use crate::contain;
 use crate::context::Wait;
 use crate::queue::job::{Doom, Job, Resolve};
 use crate::queue::Intake;
@@ -14,6 +15,7 @@ use crate::task::slot::{Ended, Sighting, Slot};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 impl Core {
@@ -65,7 +67,8 @@ impl Core {
     /// Takes the pool out of the registry when nothing of it is left to wind down and nobody can ask for it.
     pub(in crate::pool) fn retire_if_done(&self) {
         let mut state = self.state.lock();
-        let is_deserted = state.crew.values().all(|worker| worker.thread.is_none()) && state.joining == 0;
+        let is_deserted =
+            state.crew.values().all(|worker| worker.thread.is_none()) && state.joining.is_empty();
         let is_done = state.queue.intake == Intake::Closed && is_deserted && state.winders == 0;
         // A handle may still ask for a shutdown, which has threads to join.
         let has_work = !self.over.load(Ordering::Relaxed) || !state.ended_threads.is_empty();
@@ -206,20 +209,23 @@ impl Member for Core {
     fn threads_left(&self, by: Circle) -> usize {
         let state = self.state.lock();
         let left = |worker: &&Worker| worker.thread.is_some() && !worker.cannot_be_joined(by);
-        state.crew.values().filter(left).count() + state.joining
+        // A thread that another shutdown joins may be the caller, in its last thread-local destructors.
+        let me = contain::run(|| std::thread::current().id()).ok();
+        let joining = state.joining.iter().filter(|thread| Some(**thread) != me).count();
+        state.crew.values().filter(left).count() + joining
     }
 
     fn take_ended(&self) -> Vec<EndedThread> {
         let mut state = self.state.lock();
         let taken = ended::take_others(&mut state.ended_threads);
-        state.joining += taken.len();
+        state.joining.extend(taken.iter().map(EndedThread::id));
         taken
     }
 
-    fn joined(&self, threads: usize) {
+    fn joined(&self, threads: &[ThreadId]) {
         let mut state = self.state.lock();
-        state.joining -= threads;
-        state.joined += threads;
+        state.joining.retain(|thread| !threads.contains(thread));
+        state.joined += threads.len();
         drop(state);
         self.signal();
         self.retire_if_done();
