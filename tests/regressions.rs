@@ -118,13 +118,10 @@ fn a_shutdown_returns_after_one_that_ran_out_of_time() {
 
 /// The report of the whole was clean while work of a registry below it was lost.
 #[test]
-fn what_a_registry_below_lost_is_in_the_report_of_the_whole() -> Tested {
-    let outcome = Registry::new();
-    let pool = pool_in(&outcome, 1);
-    let _gate = gate(&pool);
-    let report = outcome.shutdown_timeout(Duration::ZERO);
-    assert!(!report.is_clean());
-    Ok(())
+fn what_a_registry_below_lost_is_in_the_report_of_the_whole() {
+    let outcome = common::run("loss_in_a_registry_below");
+    outcome.assert_code(1).assert_silent();
+    assert_eq!(outcome.stdout, "1 abandoned\n");
 }
 
 /// A worker's last callback that waited for a shutdown was itself waited for.
@@ -243,4 +240,80 @@ fn a_cancelled_task_stays_cancelled_for_whoever_asks() -> Tested {
     assert!(canceller.cancel());
     drop(gate);
     Ok(())
+}
+
+/// A task that had been abandoned returned, and while its result was dropped the next deadline was waited past.
+#[test]
+fn a_deadline_does_not_wait_for_the_late_result_of_an_abandoned_task() {
+    struct Hangs(Sender<()>, Receiver<()>);
+    impl Drop for Hangs {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+            let _ = self.1.recv();
+        }
+    }
+    within(|| {
+        let registry = Registry::new();
+        let pool = pool_in(&registry, 1);
+        let (drops, is_dropped) = channel();
+        let (go_on, hung) = channel();
+        let result = Hangs(drops, hung);
+        let (end, may_end) = channel::<()>();
+        let (begun, has_begun) = channel();
+        let handle = pool.spawn(move || {
+            begun.send(()).unwrap();
+            let _ = may_end.recv();
+            result
+        });
+        has_begun.recv().unwrap();
+        assert_eq!(pool.shutdown_timeout(Duration::ZERO).abandoned().len(), 1);
+        drop(end);
+        is_dropped.recv().unwrap();
+        let other = pool_in(&registry, 1);
+        let gate = gate(&other);
+        assert_eq!(other.shutdown_timeout(Duration::ZERO).abandoned().len(), 1);
+        assert!(!registry.shutdown_timeout(Duration::ZERO).is_clean());
+        assert!(handle.unwrap().join().is_err_and(|error| error.is_abandoned()));
+        drop((gate, go_on));
+    });
+}
+
+/// What a pool's callbacks captured was dropped by the shutdown before anyone had its report.
+#[test]
+fn the_captures_of_callbacks_may_do_anything_when_they_are_dropped() {
+    struct Bomb(Registry);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.0.shutdown();
+            panic!("the drop of a capture panics");
+        }
+    }
+    within(|| {
+        let registry = Registry::new();
+        let bomb = Bomb(registry.clone());
+        let pool = Pool::builder()
+            .registry(&registry)
+            .on_thread_stop(move || {
+                let _ = &bomb;
+            })
+            .build()
+            .unwrap();
+        let gate = gate(&pool);
+        registry.before_join("let go of the pool", move || drop((pool, gate))).unwrap();
+        assert!(registry.shutdown().is_clean());
+    });
+}
+
+/// Ending the process in a worker's first callback started thread upon thread, each of which did the same.
+#[test]
+fn the_process_may_end_in_the_first_callback_of_a_worker() {
+    common::run("exit_in_the_first_callback").assert_code(6);
+}
+
+/// A registry that a hook made was not drained before the report of the whole.
+#[test]
+fn a_registry_made_in_a_hook_is_drained_with_the_rest() {
+    let outcome = common::run("registry_made_in_a_hook");
+    outcome.assert_code(0).assert_silent();
+    assert_eq!(outcome.stdout, "its task\nclean: true, 1 completed\n");
 }

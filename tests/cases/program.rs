@@ -8,6 +8,7 @@ mod deadline;
 mod exit_net;
 mod fork;
 mod order;
+mod regressions;
 mod resources;
 mod self_calls;
 
@@ -22,8 +23,15 @@ type Case = (&'static str, fn() -> Ended);
 
 fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases =
-        [deadline::CASES, exit_net::CASES, fork::CASES, order::CASES, resources::CASES, self_calls::CASES];
+    let cases = [
+        deadline::CASES,
+        exit_net::CASES,
+        fork::CASES,
+        order::CASES,
+        regressions::CASES,
+        resources::CASES,
+        self_calls::CASES,
+    ];
     match cases.concat().into_iter().find(|(known, _)| *known == name) {
         Some((_, case)) => case(),
         None => {
