@@ -32,6 +32,9 @@
 //!    not waited for.
 //! 4. Hooks registered with [`after_join`] run, newest first.
 //!
+//! [Registries](Registry::new) that a library or a test made for itself are wound down along with the global one: at
+//! each step theirs comes first, newest first, so that all hooks of step 1 find all pools open.
+//!
 //! There is no deadline unless one is [set](set_deadline). When one passes, what still runs is left behind and named
 //! in the [`Report`]: pool, worker, place of submission, [label](task::set_label), for how long.
 //!

@@ -7,8 +7,9 @@
 //! * **Submit against close.** See [`Intake`]: accepting and closing are critical sections of the same lock.
 //! * **Submit against the end of a worker.** A task is queued only while a worker thread is alive (else the first
 //!   thread is started under the same lock, and if that fails the task is refused). A worker decides to end, and is
-//!   taken out of the crew, in one critical section, in which it has seen the queue empty. So as long as a task is
-//!   queued there is a worker that has not decided to end, and it looks at the queue again before it does.
+//!   taken out of the count of threads, in one critical section, in which it has seen the queue empty or knows of
+//!   another that looks. So as long as a task is queued there is a worker that has not decided to end, and it looks at
+//!   the queue again before it does. Only a worker that is blocked in a wait does not: see [`Core::block`].
 //! * **Submit against sleep.** A worker counts itself idle in the critical section in which it saw the queue empty. A
 //!   submitter that finds an idle worker takes it out of that count and leaves a token for it, in the critical section
 //!   in which it queues the task, unless a token is out already; then whoever answers that one leaves the next (see
@@ -516,6 +517,9 @@ impl Core {
 
     // ---- blocked threads ----
 
+    /// The current thread, which is the worker `id`, begins a wait. If that leaves nobody to look at the queue, one
+    /// thread is started in its place, beyond the maximum; where none can be had, whoever is blocked runs the queue
+    /// (see [`Core::help`]).
     pub(super) fn block(self: &Arc<Core>, id: usize, wait: Wait) {
         let is_end = matches!(wait, Wait::End { .. });
         let mut state = self.state.lock();
