@@ -47,12 +47,15 @@ pub fn exit(code: i32) -> ! {
     {
         // Nothing is drained by exiting here, so that is done first.
         static EXITING: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-        if EXITING.swap(true, std::sync::atomic::Ordering::AcqRel) {
+        let is_second = EXITING.swap(true, std::sync::atomic::Ordering::AcqRel);
+        #[cfg(feature = "signals")]
+        let is_second = is_second || !crate::process::begin_exit();
+        if is_second {
             loop {
                 std::thread::park();
             }
         }
-        crate::process::wind_down(Reason::Exit);
+        crate::process::wind_down(Reason::Exit, None);
     }
     // Registers the net if this is the first that the process hears of this crate; else there is nothing to do.
     Registry::global();
