@@ -194,7 +194,9 @@ extern "C" fn at_exit() {
     if is_for_signal && !ENDS_FOR_SIGNAL.get() {
         let code = &era().ending.code;
         code.wait(|| false);
-        code.get().into_iter().for_each(|code| os::exit_in_handler(code));
+        if let Some(code) = code.get() {
+            os::exit_in_handler(code);
+        }
     }
 }
 

@@ -21,8 +21,11 @@ fn example(name: &str) -> Command {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--example", "hello", "--example", "graceful_server"]);
-        build.args(["--no-default-features", "--features"]);
-        build.arg(if cfg!(feature = "exit-hook") { "exit-hook" } else { "" });
+        build.arg("--no-default-features");
+        let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
+        for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
+            build.args(["--features", feature]);
+        }
         build.arg("--target-dir").arg(path.parent().expect("the profile's folder is in the target folder"));
         if !cfg!(debug_assertions) {
             build.arg("--release");

@@ -112,7 +112,9 @@ impl Mask {
         // SAFETY: `sigemptyset` initialises the set to which the other calls then add and from which they read.
         let status = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            SIGNALS.iter().for_each(|signal| drop(libc::sigaddset(set.as_mut_ptr(), *signal)));
+            for signal in SIGNALS {
+                libc::sigaddset(set.as_mut_ptr(), signal);
+            }
             libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr())
         };
         match status {

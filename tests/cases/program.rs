@@ -10,6 +10,8 @@ mod fork;
 mod order;
 mod resources;
 mod self_calls;
+#[cfg(all(unix, feature = "signals"))]
+mod signals;
 
 use std::error::Error;
 use std::process::exit;
@@ -22,8 +24,16 @@ type Case = (&'static str, fn() -> Ended);
 
 fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases =
-        [deadline::CASES, exit_net::CASES, fork::CASES, order::CASES, resources::CASES, self_calls::CASES];
+    let cases = [
+        deadline::CASES,
+        exit_net::CASES,
+        fork::CASES,
+        order::CASES,
+        resources::CASES,
+        self_calls::CASES,
+        #[cfg(all(unix, feature = "signals"))]
+        signals::CASES,
+    ];
     match cases.concat().into_iter().find(|(known, _)| *known == name) {
         Some((_, case)) => case(),
         None => {
