@@ -116,8 +116,8 @@ fn each_signal_drains_everything_in_order_and_has_its_exit_code() {
         let outcome = run("signal_drains", &[], signal);
         assert_drained(&outcome, code);
         assert_eq!(outcome.count("private task"), 1, "{outcome:#?}");
-        assert_eq!(outcome.position("before"), 1, "{outcome:#?}");
-        assert_eq!(outcome.position("after"), 63, "{outcome:#?}");
+        assert_eq!(outcome.count("before"), 1, "{outcome:#?}");
+        assert_eq!(outcome.position("after"), 63, "{outcome:#?}"); // The last line.
     }
 }
 
@@ -150,14 +150,11 @@ fn a_signal_may_meet_the_return_from_main() {
     for signal in [SIGTERM, SIGHUP] {
         for _ in 0..runs(100) {
             let running = Running::start("signal_meets_return", &[]);
-            spin(random() % 1000);
+            spin(random() % 500);
             running.send(signal);
             let outcome = running.end();
-            let code = outcome.status.code();
-            assert!(code == Some(0) || (signal == SIGHUP && code == Some(129)), "{outcome:#?}");
-            // What main submits after the signal may be refused, which ends it.
-            let submitted = if outcome.stderr.is_empty() { 60 } else { 0 };
-            assert!(outcome.count("task ") >= submitted, "{outcome:#?}");
+            let has_met = outcome.status.code() == Some(129);
+            assert_drained(&outcome, if has_met && signal == SIGHUP { 129 } else { 0 });
         }
     }
 }
@@ -313,8 +310,11 @@ fn a_storm_of_a_thousand_signals_is_one_shutdown() {
         assert_drained(&outcome, 0);
         assert_eq!((outcome.count("before"), outcome.count("after")), (1, 1), "{outcome:#?}");
     }
-    let running = Running::start("signal_amid_work", &[]);
-    (0..1000).for_each(|_| drop(running.send(SIGINT)));
+    let mut running = Running::start("signal_amid_work", &[]);
+    running.send(SIGINT);
+    // Else the system may make one signal of them all.
+    running.wait_for("before");
+    (1..1000).for_each(|_| drop(running.send(SIGINT)));
     running.end().assert_code(130).assert_silent();
 }
 
@@ -464,8 +464,8 @@ fn a_forked_child_is_not_deaf() {
     let outcome = common::run("signal_children");
     outcome.assert_code(129).assert_silent();
     for (signal, _) in CODES {
-        assert_eq!(outcome.count(&format!("child: signal {signal}")), 1, "{outcome:#?}");
-        assert_eq!(outcome.count(&format!("child with a pool: signal {signal}")), 1, "{outcome:#?}");
+        outcome.position(&format!("child: signal {signal}"));
+        outcome.position(&format!("child with a pool: signal {signal}"));
     }
     assert_eq!(outcome.count("task of an early child"), 1, "{outcome:#?}");
     for line in [
@@ -484,7 +484,7 @@ fn nor_is_one_that_is_forked_in_the_shutdown_for_a_signal() {
     let outcome = common::run("signal_children_in_hook");
     outcome.assert_code(0).assert_silent();
     for (signal, _) in CODES {
-        assert_eq!(outcome.count(&format!("child: signal {signal}")), 1, "{outcome:#?}");
+        outcome.position(&format!("child: signal {signal}"));
     }
     assert_eq!(outcome.count("exec: signal: 2"), 1, "{outcome:#?}");
 }

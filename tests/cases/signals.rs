@@ -138,10 +138,10 @@ fn in_returning_main() -> Ended {
 fn meets_return() -> Ended {
     signals::install()?;
     let pool = Pool::new(2);
-    ready();
     for n in 0..60 {
         pool.execute(move || println!("task {n}"))?;
     }
+    ready();
     Ok(())
 }
 
