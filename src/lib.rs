@@ -99,6 +99,8 @@
 //! rejected, contain, os, sync
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The front page speaks of the whole crate.
+#![cfg_attr(not(feature = "signals"), allow(rustdoc::broken_intra_doc_links))]
 
 mod contain;
 mod context;
@@ -130,6 +132,6 @@ pub use rejected::{RejectReason, Rejected};
 pub use task::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle};
 
 /// Compiles and runs the programs of the README.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "signals"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

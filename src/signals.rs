@@ -18,8 +18,9 @@
 //! | SIGHUP | the terminal that is closed | 129 |
 //!
 //! [`Builder::exit_code`] decides otherwise. The code stands whatever `main` does then, which goes on running: it may
-//! well return as soon as the drain has finished what it waits for. Only where the process was exiting before the signal
-//! came, its own code stands, and the signal changes nothing but to bring the [deadline](Builder::deadline) nearer.
+//! well return as soon as the drain has finished what it waits for. Only where the process was exiting before the
+//! signal came, its own code stands, and the signal changes nothing but to bring the [deadline](Builder::deadline)
+//! nearer.
 //!
 //! A *second* SIGINT ends the process at once, with 130 and without waiting for anything: the way out for a person at
 //! the keyboard. Any SIGINT is a second one once shutdown has begun, whatever began it: another signal, a call of
