@@ -16,7 +16,8 @@ use std::time::Duration;
 ///
 /// In a task: that task counts as finished, everything else is drained. In a hook: the code is recorded, the hook
 /// ends, and the process exits when the shutdown is over. While the process exits already its code stands: the
-/// calling thread sleeps until it has. The first code wins.
+/// calling thread sleeps until it has. The first code wins, that of a [signal](crate::signals) that ends the process
+/// included.
 ///
 /// On Unix `std::process::exit` drains as well, with the feature `exit-hook`; but called in a task while the process
 /// exits already it would never let that task end, which only a deadline helps against. On Windows it drains nothing:

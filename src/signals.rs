@@ -70,8 +70,8 @@
 //! `preStop` hook's time included), systemd after 90 s. SIGKILL leaves no report, no post-join hook and no code. With a
 //! [`deadline`](Builder::deadline) some seconds below that the process itself decides what is lost, says so, and exits
 //! with 1. There is none unless it is set here or with [`set_deadline`](crate::set_deadline); the nearer one holds. A
-//! server's own timeout for open connections, which runs in a pre-join hook or a [hold](crate::hold), belongs below half
-//! of the deadline, as that is what they get. 25 s go with Kubernetes' 30 s.
+//! server's own timeout for open connections, which runs in a pre-join hook or a [hold](crate::hold), belongs below
+//! half of the deadline, as that is what they get. 25 s go with Kubernetes' 30 s.
 
 #[cfg(not(unix))]
 #[path = "signals/other.rs"]
@@ -111,10 +111,11 @@ pub fn install() -> Result<(), SignalError> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum OnSignal {
-    /// It shuts everything down and then ends the process.
+    /// It shuts everything down and then ends the process, wherever `main` is.
     Exit,
-    /// It begins the shutdown, and `main` ends the process: with [`wait_finished`](crate::wait_finished), the
-    /// [token](crate::token), or by returning.
+    /// It begins the shutdown, and `main` ends the process, with a code of its own: for a `main` that has something to
+    /// do when everything is over. It learns of the shutdown from [`wait_finished`](crate::wait_finished) or the
+    /// [token](crate::token). One that does not end keeps the process until a SIGINT forces the end.
     Request,
 }
 
@@ -206,8 +207,8 @@ impl Builder {
         self
     }
 
-    /// What to exit with, whichever of the three signals came first; [`Report::reason`] tells. Default: the table at the
-    /// [top](self).
+    /// What to exit with, whichever of the three signals came first; [`Report::reason`] tells. Default: the table at
+    /// the [top](self).
     ///
     /// It is called after the shutdown, on a thread of its own. If it panics, the code is that of a shutdown that lost
     /// something. It has no part in [`OnSignal::Request`], nor where a second SIGINT forces the end.

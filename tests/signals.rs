@@ -501,6 +501,7 @@ fn nor_is_one_that_is_forked_in_the_shutdown_for_a_signal() {
 fn the_journals_of_accepted_and_finished_tasks_agree() {
     const SUBMITTERS: usize = 3;
 
+    let mut tasks = 0;
     for n in 0..runs(50) {
         let folder = Folder::new(n);
         let (signal, code) = CODES[n % CODES.len()];
@@ -519,7 +520,10 @@ fn the_journals_of_accepted_and_finished_tasks_agree() {
         // Between a submission and its note the process may end, for each thread that nobody waits for.
         let unnoted: Vec<_> = finished.difference(&accepted).collect();
         assert!(unnoted.len() <= SUBMITTERS, "{context}\nnever accepted: {unnoted:?}");
+        tasks += finished.len();
     }
+    println!("{tasks} tasks");
+    assert!(tasks > runs(50) * 10, "only {tasks} tasks: nothing was tested");
 }
 
 /// A folder for one run's journals, removed unless the test fails.

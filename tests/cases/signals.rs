@@ -299,7 +299,7 @@ fn in_system_calls() -> Ended {
         tell.send(unsafe { libc::pthread_self() } as usize).unwrap();
         let mut byte = 0_u8;
         // SAFETY: the pointer is valid for a write of a byte.
-        unsafe { libc::read(ends[0], (&raw mut byte).cast(), 1) }
+        unsafe { libc::read(ends[0], std::ptr::from_mut(&mut byte).cast(), 1) }
     });
     let reader_id = told.recv()?;
     for _ in 0..1000 {
