@@ -12,6 +12,8 @@ use crate::{Case, Ended};
 use std::io::{self, BufRead};
 use std::process::{exit, Command};
 use std::sync::mpsc::channel;
+#[cfg(target_os = "linux")]
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 use winddown::signals::{self, OnSignal, SignalError};
@@ -57,10 +59,14 @@ fn argument() -> String {
     std::env::args().nth(2).unwrap_or_default()
 }
 
-fn ready() {
-    // The test may be waiting for a line of this program when it hangs.
+/// The test may be waiting for a line of this program when it hangs.
+fn end_in_a_minute() {
     // SAFETY: has the system send a signal later, which ends the process.
     unsafe { libc::alarm(60) };
+}
+
+fn ready() {
+    end_in_a_minute();
     println!("ready {}", std::process::id());
 }
 
@@ -412,7 +418,8 @@ fn children_in_hook() -> Ended {
 /// ctrlc's handlers are installed, and then it cannot have its thread.
 #[cfg(target_os = "linux")]
 fn no_thread_to_install() -> Ended {
-    let pool = Pool::new(2);
+    end_in_a_minute();
+    let pool = pool_of_two_threads();
     sixty(&pool);
     for _ in 0..2 {
         let error = limited::without_threads(signals::install).unwrap_err();
@@ -426,10 +433,29 @@ fn no_thread_to_install() -> Ended {
     block_for_ever()
 }
 
+/// A pool whose threads have mapped what a thread maps for itself when it starts: from then on the process needs no more
+/// address space, nor does it give any back.
+#[cfg(target_os = "linux")]
+fn pool_of_two_threads() -> Pool {
+    let pool = Pool::new(2);
+    let both = Arc::new(Barrier::new(3));
+    for _ in 0..2 {
+        let both = both.clone();
+        let start = move || {
+            drop(std::hint::black_box(vec![0; 1000]));
+            both.wait();
+        };
+        pool.execute(start).expect("an open pool takes tasks");
+    }
+    both.wait();
+    pool
+}
+
 #[cfg(target_os = "linux")]
 fn no_thread_to_wind_down() -> Ended {
+    end_in_a_minute();
     signals::install()?;
-    let pool = Pool::new(2);
+    let pool = pool_of_two_threads();
     busy(&pool);
     sixty(&pool);
     limited::without_threads(|| -> Ended {
