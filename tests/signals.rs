@@ -493,6 +493,13 @@ fn nor_is_one_that_is_forked_in_the_shutdown_for_a_signal() {
     assert_eq!(outcome.count("exec: signal: 2"), 1, "{outcome:#?}");
 }
 
+#[test]
+fn nor_is_one_robbed_of_the_handlers_that_it_brings() {
+    let outcome = Running::start("signal_and_handlers_of_a_child", &[]).end();
+    outcome.assert_code(0).assert_silent();
+    outcome.position("child: code 0");
+}
+
 // ---- the journal ----
 
 /// A signal at a random microsecond: each task that was accepted has run, and once.

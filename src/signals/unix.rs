@@ -29,6 +29,9 @@ static FIRST: AtomicI32 = AtomicI32::new(0);
 /// ctrlc's handler, as an address; zero before there is one.
 static BELOW: AtomicUsize = AtomicUsize::new(0);
 
+/// The address under which [`on_signal`] is installed.
+static OWN: AtomicUsize = AtomicUsize::new(0);
+
 /// The generation in which the handler was installed, and one; zero before.
 static HOME: AtomicU64 = AtomicU64::new(0);
 
@@ -58,15 +61,19 @@ extern "C" fn on_signal(signal: c_int) {
 }
 
 /// What a signal does in a process that was forked from the one with the handlers, and has not called `exec`: nobody
-/// waits for ctrlc's calls there, so it does what it would have done without any handler.
+/// waits for ctrlc's calls there, so it does what it would have done without any handler. Where another handler, which
+/// the child may have installed, has called this one, the signal is that one's.
 fn die(signal: c_int) {
     // SAFETY: all zeroes are a valid `sigaction`: no flags, an empty mask, the default disposition.
-    let default: libc::sigaction = unsafe { mem::zeroed() };
-    // SAFETY: both calls are async-signal-safe, and the pointer is valid for a read. The signal is blocked as long as
-    // its handler runs, so it comes again when that returns, and ends the process then.
+    let (mut now, default): (libc::sigaction, libc::sigaction) = unsafe { mem::zeroed() };
+    // SAFETY: the calls are async-signal-safe, and the pointers are valid. The signal is blocked as long as its handler
+    // runs, so it comes again when that returns, and ends the process then.
     unsafe {
-        libc::sigaction(signal, &default, ptr::null_mut());
-        libc::raise(signal);
+        let status = libc::sigaction(signal, ptr::null(), &mut now);
+        if status == 0 && now.sa_sigaction == OWN.load(Ordering::Acquire) {
+            libc::sigaction(signal, &default, ptr::null_mut());
+            libc::raise(signal);
+        }
     }
 }
 
@@ -266,6 +273,7 @@ fn cover(wanted: [bool; 3]) -> io::Result<()> {
         }
         BELOW.store(action.sa_sigaction, Ordering::Release); // the same for all
         action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
+        OWN.store(action.sa_sigaction, Ordering::Release);
         // SAFETY: the handler is async-signal-safe, takes what it is given without `SA_SIGINFO`, and lives as long as
         // the program; flags and mask are those of the handler that it calls.
         check(unsafe { libc::sigaction(SIGNALS[at], &action, ptr::null_mut()) })?;

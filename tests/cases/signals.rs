@@ -51,6 +51,7 @@ pub const CASES: &[Case] = &[
     ("signal_and_tokio", foreign::tokio),
     ("signal_and_ctrlc", foreign::ctrlc),
     ("signal_and_later_handlers", foreign::later),
+    ("signal_and_handlers_of_a_child", foreign::of_child),
     ("signal_journal", journal::run),
 ];
 

@@ -1,6 +1,7 @@
 //! Programs in which somebody else handles signals, too.
 
 use super::{block_for_ever, raise, ready, sixty, SIGNALS};
+use crate::fork::unix::child;
 use crate::Ended;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,6 +110,20 @@ pub fn later() -> Ended {
     assert_eq!(SEEN.load(Ordering::SeqCst), 1);
     assert_eq!(wait_finished().reason(), Reason::Signal(libc::SIGTERM));
     assert_refused();
+    ready();
+    Ok(())
+}
+
+/// A child that is forked from a process with our handlers and brings its own.
+pub fn of_child() -> Ended {
+    signals::install()?;
+    let owns = child(|| {
+        // SAFETY: the action is async-signal-safe.
+        unsafe { signal_hook_registry::register(libc::SIGTERM, || count(0)).unwrap() };
+        raise(libc::SIGTERM);
+        assert_eq!(SEEN.load(Ordering::SeqCst), 1);
+    });
+    println!("child: {}", owns.end());
     ready();
     Ok(())
 }
