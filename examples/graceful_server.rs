@@ -5,18 +5,19 @@
 //! $ cargo run --release --example graceful_server
 //! ```
 //!
-//! sends itself 51 requests and stops. Every request was answered before its job was done; all 51 jobs end before the
-//! process does.
+//! sends itself 51 requests and, when half of their jobs have ended, SIGTERM. Every request was answered before its job
+//! was done; all 51 jobs end before the process does.
 //!
 //! ```text
 //! $ cargo run --release --example graceful_server -- --port 8080
 //! ```
 //!
-//! serves on that port of the loopback interface (0: a free one, which it prints) until a request for `/shutdown`
-//! comes. Every other request starts a job. Signals are not handled: Ctrl-C ends it at once, jobs and all.
+//! serves on that port of the loopback interface (0: a free one, which it prints) until SIGTERM, SIGINT or SIGHUP comes,
+//! or a request for `/shutdown`. Every other request starts a job. A second Ctrl-C ends it at once, jobs and all.
 //!
 //! How it stops, in order:
 //!
+//! 0. The signal requests the shutdown and leaves the end to `main`, which has a report to print.
 //! 1. The hook `stop the server` ends the loop in [`serve`].
 //! 2. The hold `requests in flight` keeps the pool open until the loop has answered what it had received.
 //! 3. The pool drains, and a progress bar on stderr shows how far it is. (No bar where stderr is not a terminal.)
@@ -28,6 +29,7 @@ use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
+use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -64,6 +66,11 @@ fn usage(error: &str) -> ExitCode {
 
 /// Serves until the shutdown and prints its report.
 fn run(port: Option<u16>) -> Result<ExitCode> {
+    #[cfg(feature = "signals")]
+    {
+        use winddown::signals::{Builder, OnSignal};
+        Builder::new().on_signal(OnSignal::Request).install()?;
+    }
     // A little less than the patience of what would kill the process: 30 s in Kubernetes.
     winddown::set_deadline(Some(Duration::from_secs(25)));
     let pool = Pool::builder().name("jobs").max_threads(16).build()?;
@@ -78,8 +85,9 @@ fn run(port: Option<u16>) -> Result<ExitCode> {
     let bar = ProgressBar::hidden(); // Until there is something to show.
     print(&bar, format_args!("listening on http://{address}"));
 
-    let client = port.is_none().then(|| thread::spawn(move || be_the_client(address)));
-    serve(server, &pool, &bar)?;
+    let (ended, has_ended) = channel();
+    let client = port.is_none().then(|| thread::spawn(move || be_the_client(address, &has_ended)));
+    serve(server, &pool, &bar, &ended)?;
     winddown::request_shutdown(); // It has begun already, unless the listener failed.
     show_drain(&bar);
     if let Some(client) = client {
@@ -91,7 +99,9 @@ fn run(port: Option<u16>) -> Result<ExitCode> {
 }
 
 /// Answers requests until the hook stops the server. Dropping that then closes the port.
-fn serve(server: Arc<Server>, pool: &Pool, bar: &ProgressBar) -> Result<()> {
+///
+/// Each job tells `ended` when it has.
+fn serve(server: Arc<Server>, pool: &Pool, bar: &ProgressBar, ended: &Sender<()>) -> Result<()> {
     let _hold = winddown::hold("requests in flight")?;
     let mut jobs = 0;
     for request in server.incoming_requests() {
@@ -100,9 +110,13 @@ fn serve(server: Arc<Server>, pool: &Pool, bar: &ProgressBar) -> Result<()> {
             answer(request, 200, "stopping\n");
             continue;
         }
-        let (n, bar) = (jobs + 1, bar.clone());
+        let (n, bar, ended) = (jobs + 1, bar.clone(), ended.clone());
+        let work = move || {
+            job(n, &bar);
+            let _ = ended.send(()); // Only this program's own client listens.
+        };
         // Accepted before it is answered: only the deadline could keep the job from running now.
-        match pool.execute(move || job(n, &bar)) {
+        match pool.execute(work) {
             Ok(()) => {
                 jobs = n;
                 answer(request, 202, &format!("job {n} accepted\n"));
@@ -146,8 +160,8 @@ fn show_drain(bar: &ProgressBar) {
     bar.finish_and_clear();
 }
 
-/// Sends requests, one after the other, and then has the server stop.
-fn be_the_client(address: SocketAddr) -> Result<()> {
+/// Sends requests, one after the other, and has the server stop when half of their jobs have ended.
+fn be_the_client(address: SocketAddr, ended: &Receiver<()>) -> Result<()> {
     let sent = (1..=REQUESTS).try_for_each(|_| {
         let answer = get(address, "/job")?;
         match answer.starts_with("HTTP/1.1 202 ") {
@@ -155,8 +169,25 @@ fn be_the_client(address: SocketAddr) -> Result<()> {
             false => Err(format!("unexpected answer: {answer}").into()),
         }
     });
-    winddown::request_shutdown();
+    if sent.is_ok() {
+        ended.iter().take(REQUESTS / 2).for_each(drop);
+    }
+    stop();
     sent
+}
+
+/// Does to this process what a supervisor does to stop it.
+#[cfg(all(unix, feature = "signals"))]
+#[allow(unsafe_code)]
+fn stop() {
+    // SAFETY: sends a signal, for which a handler is installed.
+    unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+}
+
+/// Where there is no SIGTERM, or nobody handles it.
+#[cfg(not(all(unix, feature = "signals")))]
+fn stop() {
+    winddown::request_shutdown();
 }
 
 /// Sends one request over a connection of its own and returns the answer.

@@ -14,7 +14,8 @@ use std::time::Duration;
 ///
 /// In a task: that task counts as finished, everything else is drained. In a hook: the code is recorded, the hook
 /// ends, and the process exits when the shutdown is over. While the process exits already its code stands: the
-/// calling thread sleeps until it has. The first code wins.
+/// calling thread sleeps until it has. The first code wins, that of a [signal](crate::signals) that ends the process
+/// included.
 ///
 /// On Unix `std::process::exit` drains as well, with the feature `exit-hook`; but called in a task while the process
 /// exits already it would never let that task end, which only a deadline helps against. On Windows it drains nothing:
@@ -45,12 +46,15 @@ pub fn exit(code: i32) -> ! {
     {
         // Nothing is drained by exiting here, so that is done first.
         static EXITING: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-        if EXITING.swap(true, std::sync::atomic::Ordering::AcqRel) {
+        let is_second = EXITING.swap(true, std::sync::atomic::Ordering::AcqRel);
+        #[cfg(feature = "signals")]
+        let is_second = is_second || !crate::process::begin_exit();
+        if is_second {
             loop {
                 std::thread::park();
             }
         }
-        crate::process::wind_down(Reason::Exit);
+        crate::process::wind_down(Reason::Exit, None);
     }
     // Registers the net if this is the first that the process hears of this crate; else there is nothing to do.
     Registry::global();
@@ -72,7 +76,7 @@ impl Drop for ShutdownGuard {
                 format_args!("a ShutdownGuard was dropped inside a hook, where it would wait for itself"),
             );
         } else {
-            Registry::global().wind_down(Reason::Call);
+            Registry::global().wind_down(Reason::Call, None);
         }
     }
 }

@@ -23,7 +23,7 @@
 //! # What happens at exit
 //!
 //! On return from `main`, on a panic in it, on `std::process::exit` and [`exit`](exit()) from any thread, a task
-//! included, and on an explicit [`shutdown`]:
+//! included, on SIGTERM, SIGINT and SIGHUP once [`signals::install`] was called, and on an explicit [`shutdown`]:
 //!
 //! 1. [Tokens](ShutdownToken) fire, and hooks registered with [`before_join`] run, newest first, while every pool still
 //!    accepts work. Then [holds](Registry::hold), requests in flight, are waited for.
@@ -40,7 +40,8 @@
 //!
 //! # What does not drain
 //!
-//! * `abort`, SIGKILL, `_exit`, `exec`, and signals that nobody handles: the process is gone at once.
+//! * `abort`, SIGKILL, `_exit`, `exec`, and signals that nobody handles: the process is gone at once. (An application
+//!   [handles](signals) the usual ones; a library must not.)
 //! * A program built with `panic = "abort"` that panics.
 //! * On Windows, `std::process::exit`: it never reaches exit handlers. Use [`exit`](exit()).
 //! * `std::process::exit` called in a task *while the process exits already*: std lets that thread sleep for ever, so
@@ -82,12 +83,15 @@
 //!
 //! * `exit-hook` (default): the C `atexit` handler that drains at exit. Without it, use [`guard`], [`exit`](exit()) or
 //!   [`shutdown`].
+//! * `signals` (default): [`signals::install`], so that SIGTERM, SIGINT and SIGHUP drain too. Nothing is installed
+//!   unless it is called.
 //!
 //! # Inside
 //!
 //! Modules form a one-way street; each uses only those below it:
 //!
 //! ```text
+//! signals         what SIGTERM, SIGINT and SIGHUP do; signals::unix: the handler
 //! exit            guard, exit() and the global registry's verbs
 //! pool            Pool, its builder; pool::core: the lock that accepting, closing and workers share, with
 //!                 core::crew, who runs tasks, and core::winding, how a pool ends
@@ -99,6 +103,8 @@
 //! rejected, contain, os, sync
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The front page speaks of the whole crate.
+#![cfg_attr(not(feature = "signals"), allow(rustdoc::broken_intra_doc_links))]
 
 mod contain;
 mod context;
@@ -109,6 +115,9 @@ mod process;
 mod queue;
 mod registry;
 mod rejected;
+#[cfg(feature = "signals")]
+#[cfg_attr(docsrs, doc(cfg(feature = "signals")))]
+pub mod signals;
 mod sync;
 pub mod task;
 
@@ -127,6 +136,6 @@ pub use rejected::{RejectReason, Rejected};
 pub use task::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle};
 
 /// Compiles and runs the programs of the README.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "signals"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
+/// The last generation, and one, that began to end; see [`Generation::begin_to_end`].
+static ENDING: AtomicU64 = AtomicU64::new(0);
 static WATCHING: AtomicBool = AtomicBool::new(false);
 #[cfg(feature = "exit-hook")]
 static ARMED: AtomicBool = AtomicBool::new(false);
@@ -23,6 +25,22 @@ impl Generation {
     /// Relaxed is enough: only the child handler writes, on the one thread that the child has.
     pub(crate) fn is_past(self) -> bool {
         self != Generation::now()
+    }
+
+    #[cfg(all(unix, feature = "signals"))]
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Notes that the process winds everything down: from here on a SIGINT that is handled forces the end.
+    pub(crate) fn begin_to_end(self) {
+        ENDING.store(self.0 + 1, Ordering::Release);
+    }
+
+    /// Whether [`begin_to_end`](Generation::begin_to_end) was called in this process. Fit for a signal handler.
+    #[cfg(feature = "signals")]
+    pub(crate) fn is_ending(self) -> bool {
+        ENDING.load(Ordering::Acquire) == self.0 + 1
     }
 }
 
@@ -75,6 +93,32 @@ pub(crate) fn at_exit(handler: extern "C" fn()) {
             );
         }
         ARMED.store(true, Ordering::Release);
+    }
+}
+
+/// Ends the process with `code`, inside an exit handler: what the C runtime has left to do comes first where calling
+/// `exit` again is known to go on from there, and is left out where it is not.
+#[cfg(all(feature = "exit-hook", feature = "signals"))]
+pub(crate) fn exit_in_handler(code: i32) -> ! {
+    #[cfg(all(unix, any(target_env = "gnu", target_vendor = "apple")))]
+    // SAFETY: both runtimes take each handler off their list before they call it and go on with the rest when a handler
+    // calls `exit`; this thread is the one that they run handlers on.
+    unsafe {
+        libc::exit(code)
+    }
+    #[cfg(all(unix, not(any(target_env = "gnu", target_vendor = "apple"))))]
+    // SAFETY: ends the process and returns to nobody.
+    unsafe {
+        libc::_exit(code)
+    }
+    #[cfg(not(unix))]
+    {
+        // What exit handlers run for there is the return from `main`.
+        extern "C" {
+            fn _exit(code: std::ffi::c_int) -> !;
+        }
+        // SAFETY: ends the process and returns to nobody.
+        unsafe { _exit(code) }
     }
 }
 

@@ -1,10 +1,19 @@
 //! The process's own registry, one for each line of forks, and the net under its exit.
 
+#[cfg(any(feature = "exit-hook", feature = "signals"))]
+use crate::contain;
 use crate::context::{self, Frame};
 use crate::os::{self, Generation};
-use crate::registry::report::Reason;
+use crate::registry::report::{Reason, Report};
+#[cfg(feature = "signals")]
+use crate::registry::token::Once;
 use crate::registry::Registry;
 use once_cell::race::OnceBox;
+#[cfg(feature = "signals")]
+use std::cell::Cell;
+#[cfg(feature = "signals")]
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 /// The registry of one process in a line of forks: a child starts afresh, with the next era.
 ///
@@ -13,7 +22,44 @@ use once_cell::race::OnceBox;
 struct Era {
     generation: Generation,
     registry: Registry,
+    #[cfg(feature = "signals")]
+    ending: Ending,
     next: OnceBox<Era>,
+}
+
+/// Who ends the process, where a signal and an exit meet: whoever comes first, and its exit code stands.
+///
+/// A signal's shutdown lets whatever `main` waits for finish, so `main` commonly returns in the middle of it. Without
+/// this the code would depend on who gets to the C runtime's `exit` first.
+#[cfg(feature = "signals")]
+struct Ending {
+    /// One of `NOBODY`, `EXIT` and `SIGNAL`; written once.
+    by: AtomicU8,
+    /// The code of a process that a signal ends, once its shutdown is over.
+    code: Once<i32>,
+}
+
+#[cfg(feature = "signals")]
+impl Ending {
+    const NOBODY: u8 = 0;
+    const EXIT: u8 = 1;
+    const SIGNAL: u8 = 2;
+
+    fn new() -> Ending {
+        Ending { by: AtomicU8::new(Ending::NOBODY), code: Once::new() }
+    }
+
+    /// Enters `who`, if there is nobody yet. Says whether it is `who` now.
+    fn begin(&self, who: u8) -> bool {
+        let order = Ordering::Relaxed; // No other memory hangs on it.
+        self.by.compare_exchange(Ending::NOBODY, who, order, order).map_or_else(|by| by == who, |_| true)
+    }
+}
+
+#[cfg(feature = "signals")]
+thread_local! {
+    /// Whether this thread ends the process for a signal. Without a destructor, so that exit handlers can read it.
+    static ENDS_FOR_SIGNAL: Cell<bool> = const { Cell::new(false) };
 }
 
 static FIRST: OnceBox<Era> = OnceBox::new();
@@ -23,7 +69,15 @@ fn era() -> &'static Era {
     #[cfg(feature = "exit-hook")]
     os::at_exit(at_exit);
     let now = Generation::now();
-    let new = || Box::new(Era { generation: now, registry: Registry::root(), next: OnceBox::new() });
+    let new = || {
+        Box::new(Era {
+            generation: now,
+            registry: Registry::root(),
+            #[cfg(feature = "signals")]
+            ending: Ending::new(),
+            next: OnceBox::new(),
+        })
+    };
     let mut era = FIRST.get_or_init(new);
     while era.generation != now {
         era = era.next.get_or_init(new);
@@ -70,15 +124,52 @@ impl Registry {
     }
 }
 
-/// Winds down whatever is not, for the end of the process, and sees to it that its output is not lost.
-pub(crate) fn wind_down(reason: Reason) {
+/// Notes that the process exits. Says whether its code stands: it does not where a signal came first.
+#[cfg(feature = "signals")]
+pub(crate) fn begin_exit() -> bool {
+    era().ending.begin(Ending::EXIT)
+}
+
+/// Notes that a signal ends the process, through [`exit_for_signal`]. Says whether it does: not where the process exits
+/// already.
+#[cfg(feature = "signals")]
+pub(crate) fn begin_end_for_signal() -> bool {
+    era().ending.begin(Ending::SIGNAL)
+}
+
+/// Winds everything down and exits with what `code` makes of the report, whoever has called `exit` in the meantime.
+#[cfg(feature = "signals")]
+pub(crate) fn exit_for_signal(
+    signal: i32,
+    timeout: Option<Duration>,
+    code: impl FnOnce(&Report) -> i32,
+) -> ! {
+    // `code` may exit by itself, and an exit handler on this thread must not wait for this thread.
+    ENDS_FOR_SIGNAL.set(true);
+    let code = contain::run(|| code(&wind_down(Reason::Signal(signal), timeout))).unwrap_or_else(|payload| {
+        say_panic("the shutdown for a signal", payload);
+        1
+    });
+    era().ending.code.set(code);
+    std::process::exit(code)
+}
+
+/// Winds down whatever is not, for the end of the process, in at most `timeout`.
+pub(crate) fn wind_down(reason: Reason, timeout: Option<Duration>) -> Report {
     // A hook that ends the process must not be waited for by the shutdown that its thread now waits for.
     context::with(|frame| {
         if let Some(Frame::Hook(hook)) = frame {
             hook.leave();
         }
     });
-    Registry::global().wind_down(reason);
+    Registry::global().wind_down(reason, timeout)
+}
+
+#[cfg(any(feature = "exit-hook", feature = "signals"))]
+fn say_panic(what: &str, payload: contain::Payload) {
+    let message = contain::message(&*payload).to_owned();
+    contain::log(log::Level::Error, format_args!("{what} panicked: {message}"));
+    contain::drop_quietly(payload);
 }
 
 /// The net: called by the C runtime when the process exits, on the thread that exits.
@@ -88,19 +179,25 @@ pub(crate) fn wind_down(reason: Reason) {
 /// everything wound down.
 #[cfg(feature = "exit-hook")]
 extern "C" fn at_exit() {
-    use crate::contain;
-
     // A forked child that made nothing of its own leaves at once, and does not write out the parent's output again.
     if !has_era() {
         return;
     }
-    if let Err(payload) = contain::run(|| wind_down(Reason::Exit)) {
-        let message = contain::message(&*payload).to_owned();
-        contain::log(log::Level::Error, format_args!("the shutdown at exit panicked: {message}"));
-        contain::drop_quietly(payload);
+    #[cfg(feature = "signals")]
+    let is_for_signal = !begin_exit();
+    if let Err(payload) = contain::run(|| wind_down(Reason::Exit, None)) {
+        say_panic("the shutdown at exit", payload);
     }
     if let Err(payload) = contain::run(flush_stdout) {
         contain::drop_quietly(payload);
+    }
+    #[cfg(feature = "signals")]
+    if is_for_signal && !ENDS_FOR_SIGNAL.get() {
+        let code = &era().ending.code;
+        code.wait(|| false);
+        if let Some(code) = code.get() {
+            os::exit_in_handler(code);
+        }
     }
 }
 
@@ -114,7 +211,7 @@ fn flush_stdout() {
     use std::io::Write;
     use std::sync::atomic::{AtomicU8, Ordering};
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     const PATIENCE: Duration = Duration::from_millis(100);
     const BEGUN: u8 = 1;

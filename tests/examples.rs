@@ -11,6 +11,9 @@ use std::sync::{mpsc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Whether the server handles signals.
+const SIGTERM_STOPS: bool = cfg!(all(unix, feature = "signals"));
+
 /// A command that runs an example, which it builds unless `cargo test` just did.
 fn example(name: &str) -> Command {
     static BUILD: Once = Once::new();
@@ -21,8 +24,11 @@ fn example(name: &str) -> Command {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--example", "hello", "--example", "graceful_server"]);
-        build.args(["--no-default-features", "--features"]);
-        build.arg(if cfg!(feature = "exit-hook") { "exit-hook" } else { "" });
+        build.arg("--no-default-features");
+        let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
+        for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
+            build.args(["--features", feature]);
+        }
         build.arg("--target-dir").arg(path.parent().expect("the profile's folder is in the target folder"));
         if !cfg!(debug_assertions) {
             build.arg("--release");
@@ -78,7 +84,8 @@ fn graceful_server_ends_all_51_jobs() {
     let all: BTreeSet<usize> = (1..=51).collect();
     assert_eq!(numbers(&outcome, "starting "), all);
     assert_eq!(numbers(&outcome, "ending "), all);
-    assert_eq!(outcome.count("shutdown (Call): clean"), 1, "{outcome:#?}");
+    let reason = if SIGTERM_STOPS { "Signal(15)" } else { "Call" };
+    assert_eq!(outcome.count(&format!("shutdown ({reason}): clean")), 1, "{outcome:#?}");
     assert_eq!(outcome.count("jobs "), 1, "{outcome:#?}");
 }
 
@@ -142,6 +149,53 @@ fn graceful_server_runs_the_job_of_every_request_that_it_answered() {
     assert!(accepted.is_subset(&ended), "answered {accepted:?}, but {outcome:#?}");
     assert_eq!(numbers(&outcome, "starting "), ended);
     assert_eq!(outcome.count("shutdown (Call): clean"), 1, "{outcome:#?}");
+}
+
+/// The same with SIGTERM at a random moment, so that it may find the server anywhere between receiving a request and
+/// answering it.
+#[test]
+#[cfg(all(unix, feature = "signals"))]
+#[allow(unsafe_code)] // `kill`.
+fn graceful_server_runs_the_job_of_every_request_that_it_answered_before_sigterm() {
+    use std::hash::{BuildHasher, RandomState};
+
+    const CLIENTS: usize = 4;
+    const REQUESTS: usize = 15; // By each client, at most.
+
+    for _ in 0..runs(5) {
+        let start = Instant::now();
+        let mut server = example("graceful_server").args(["--port", "0"]).spawn().expect("the server starts");
+        let address = address_of(&mut server);
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                thread::spawn(move || {
+                    let answers = (0..REQUESTS).map_while(|_| get(address, "/job").ok());
+                    // Until it has stopped: then it refuses, or closes the connection without an answer.
+                    let accepted = answers.take_while(|answer| answer.starts_with("HTTP/1.1 202 "));
+                    accepted.map(|answer| job_of(&answer)).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        // Chance is what is wanted: nothing waits for this.
+        thread::sleep(Duration::from_micros(RandomState::new().hash_one(0) % 20_000));
+        // SAFETY: sends a signal to a child that nobody has waited for yet.
+        unsafe { libc::kill(server.id() as i32, libc::SIGTERM) };
+        // Read while the clients are at it: a full pipe would stop the server.
+        let outcome = common::watch(server, start);
+        let accepted: BTreeSet<usize> =
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        outcome.assert_code(0).assert_silent();
+        let ended = numbers(&outcome, "ending ");
+        assert!(accepted.is_subset(&ended), "answered {accepted:?}, but {outcome:#?}");
+        assert_eq!(numbers(&outcome, "starting "), ended);
+        assert_eq!(outcome.count("shutdown (Signal(15)): clean"), 1, "{outcome:#?}");
+    }
+}
+
+/// How often to repeat what depends on chance: `usual`, or what `WINDDOWN_RUNS` says.
+#[cfg(all(unix, feature = "signals"))]
+fn runs(usual: usize) -> usize {
+    std::env::var("WINDDOWN_RUNS").map_or(usual, |runs| runs.parse().expect("WINDDOWN_RUNS is a number"))
 }
 
 /// Reads the first line that the server prints, and no further.

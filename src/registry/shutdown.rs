@@ -154,13 +154,22 @@ impl Registry {
         self.await_report(reason)
     }
 
+    /// Shuts down for a signal, while `main` goes on and ends the process. A hook that called [`exit`](crate::exit)
+    /// ends it here.
+    #[cfg(feature = "signals")]
+    pub(crate) fn shut_down_for(&self, signal: i32, timeout: Option<Duration>) {
+        self.shut_down(Reason::Signal(signal), timeout);
+        self.exit_if_asked(Reason::Call);
+    }
+
     /// Shuts down what is not: this registry and those below it. For the end of the process.
-    pub(crate) fn wind_down(&self, reason: Reason) {
+    pub(crate) fn wind_down(&self, reason: Reason, timeout: Option<Duration>) -> Report {
         if self.inner.born.is_past() {
-            return;
+            return Report::nothing();
         }
         let late = Arc::new(Budget::new(self.inner.state.lock().default_deadline));
-        self.shut_down(reason, None);
+        late.tighten(timeout);
+        let report = self.shut_down(reason, timeout);
         // Those that were made after this registry's shutdown had taken the others along.
         while let (Some(child), false) = (self.unfinished_children().pop(), late.is_over()) {
             child.inner.budget.within(&late);
@@ -171,6 +180,7 @@ impl Registry {
         drain.groups.push(Group::new(Vec::new(), late));
         drain.join(|_| ended::take_others(&mut self.inner.state.lock().ended_threads));
         drain.finish();
+        report
     }
 
     fn unfinished_children(&self) -> Vec<Registry> {
@@ -202,6 +212,9 @@ impl Registry {
             state.begun_at = Some(Instant::now());
             self.inner.budget.tighten(state.default_deadline);
             self.inner.enter(&mut state, Phase::PreJoin);
+            if self.inner.parent.is_none() {
+                self.inner.born.begin_to_end();
+            }
         }
         drop(state);
         self.inner.begun.set(());

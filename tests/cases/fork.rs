@@ -6,7 +6,7 @@ mod before;
 #[cfg(unix)]
 mod storm;
 #[cfg(unix)]
-mod unix;
+pub mod unix;
 
 #[cfg(not(unix))]
 pub const CASES: &[crate::Case] = &[];

@@ -11,6 +11,8 @@ mod order;
 mod regressions;
 mod resources;
 mod self_calls;
+#[cfg(all(unix, feature = "signals"))]
+mod signals;
 
 use std::error::Error;
 use std::process::exit;
@@ -31,6 +33,8 @@ fn main() -> Ended {
         regressions::CASES,
         resources::CASES,
         self_calls::CASES,
+        #[cfg(all(unix, feature = "signals"))]
+        signals::CASES,
     ];
     match cases.concat().into_iter().find(|(known, _)| *known == name) {
         Some((_, case)) => case(),

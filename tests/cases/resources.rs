@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // An allocator that counts; limits and times of the process.
 
 #[cfg(target_os = "linux")]
-mod limited;
+pub mod limited;
 
 use crate::{Case, Ended};
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -63,7 +63,7 @@ fn build_program() -> PathBuf {
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--example", "cases", "--no-default-features", "--target-dir"]);
         build.arg(path.parent().expect("the profile's folder is in the target folder"));
-        let features = [("exit-hook", cfg!(feature = "exit-hook"))];
+        let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
         for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
             build.args(["--features", feature]);
         }

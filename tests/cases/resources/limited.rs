@@ -5,7 +5,7 @@ use super::*;
 use std::sync::Mutex;
 
 /// Runs `f` while no thread can be started.
-fn without_threads<R>(f: impl FnOnce() -> R) -> R {
+pub fn without_threads<R>(f: impl FnOnce() -> R) -> R {
     let _limit = Limit::new();
     f()
 }
