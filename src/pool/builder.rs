@@ -1,4 +1,4 @@
-use super::core::{Callback, Config, Core};
+use super::core::{Callbacks, Config, Core};
 use super::Pool;
 use crate::queue::Intake;
 use crate::registry::Registry;
@@ -67,8 +67,7 @@ pub struct PoolBuilder {
     stack_size: Option<usize>,
     follow_ups: FollowUps,
     is_daemon: bool,
-    on_thread_start: Option<Callback>,
-    on_thread_stop: Option<Callback>,
+    callbacks: Callbacks,
     registry: Option<Registry>,
     #[cfg(test)]
     pub(super) on_timeout: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
@@ -84,8 +83,7 @@ impl PoolBuilder {
             stack_size: None,
             follow_ups: FollowUps::default(),
             is_daemon: false,
-            on_thread_start: None,
-            on_thread_stop: None,
+            callbacks: Callbacks::default(),
             registry: None,
             #[cfg(test)]
             on_timeout: None,
@@ -144,7 +142,7 @@ impl PoolBuilder {
     /// If it panics the pool is broken, as in CPython's `ThreadPoolExecutor`: its queued tasks are cancelled, and
     /// later ones refused with [`RejectReason::Broken`](crate::RejectReason::Broken).
     pub fn on_thread_start(mut self, callback: impl Fn() + Send + Sync + 'static) -> PoolBuilder {
-        self.on_thread_start = Some(Arc::new(callback));
+        self.callbacks.on_start = Some(Arc::new(callback));
         self
     }
 
@@ -152,7 +150,7 @@ impl PoolBuilder {
     ///
     /// While it runs the thread counts as alive to a shutdown, which waits for it unless it waits for one itself.
     pub fn on_thread_stop(mut self, callback: impl Fn() + Send + Sync + 'static) -> PoolBuilder {
-        self.on_thread_stop = Some(Arc::new(callback));
+        self.callbacks.on_stop = Some(Arc::new(callback));
         self
     }
 
@@ -204,12 +202,11 @@ impl PoolBuilder {
             stack_size: self.stack_size,
             follow_ups: self.follow_ups,
             is_daemon: self.is_daemon,
-            on_thread_start: self.on_thread_start,
-            on_thread_stop: self.on_thread_stop,
             #[cfg(test)]
             on_timeout: self.on_timeout,
         };
-        let member = |key| Arc::new(Core::new(name.clone(), config, registry.clone(), key));
+        let callbacks = self.callbacks;
+        let member = |key| Arc::new(Core::new(name.clone(), config, callbacks, registry.clone(), key));
         Ok(match registry.add_member(member) {
             Ok(core) => Ok(Pool { core, is_counted: true }),
             Err(make) => {

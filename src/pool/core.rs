@@ -51,6 +51,13 @@ use std::time::{Duration, Instant};
 
 pub(crate) type Callback = Arc<dyn Fn() + Send + Sync>;
 
+/// What a pool calls on each of its threads.
+#[derive(Clone, Default)]
+pub(crate) struct Callbacks {
+    pub(crate) on_start: Option<Callback>,
+    pub(crate) on_stop: Option<Callback>,
+}
+
 /// What the builder decided.
 pub(crate) struct Config {
     pub(crate) max_threads: usize,
@@ -59,14 +66,13 @@ pub(crate) struct Config {
     pub(crate) stack_size: Option<usize>,
     pub(crate) follow_ups: FollowUps,
     pub(crate) is_daemon: bool,
-    pub(crate) on_thread_start: Option<Callback>,
-    pub(crate) on_thread_stop: Option<Callback>,
     /// Called by a worker between its time-out and its look at the queue; says whether it may look.
     #[cfg(test)]
     pub(crate) on_timeout: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
 pub(crate) struct Core {
+    callbacks: Mutex<Callbacks>,
     pub(crate) id: u64,
     pub(crate) name: Arc<str>,
     pub(crate) config: Config,
@@ -181,8 +187,15 @@ pub(super) enum Next {
 }
 
 impl Core {
-    pub(super) fn new(name: Arc<str>, config: Config, registry: Registry, key: u64) -> Core {
+    pub(super) fn new(
+        name: Arc<str>,
+        config: Config,
+        callbacks: Callbacks,
+        registry: Registry,
+        key: u64,
+    ) -> Core {
         Core {
+            callbacks: Mutex::new(callbacks),
             id: crate::registry::unique_id(),
             name,
             config,
@@ -494,6 +507,18 @@ impl Core {
         ended::join_all(gone);
         self.signal();
         self.retire_if_done();
+    }
+
+    pub(super) fn callbacks(&self) -> Callbacks {
+        self.callbacks.lock().clone()
+    }
+
+    /// Takes the callbacks, if there is no thread left to call them and never will be.
+    pub(super) fn callbacks_if_last(&self) -> Option<Callbacks> {
+        let state = self.state.lock();
+        let is_last = state.queue.intake == Intake::Closed && state.threads == 0;
+        drop(state);
+        is_last.then(|| std::mem::take(&mut *self.callbacks.lock()))
     }
 
     /// Runs a job on the current thread, which shows its tasks in `slot`.

@@ -1,6 +1,6 @@
 //! A worker thread: its life, and what code that runs on it can reach.
 
-use super::core::{Core, Next};
+use super::core::{Callback, Core, Next};
 use crate::contain;
 use crate::context::{self, Frame, TaskHost, Wait};
 use crate::task::slot::Slot;
@@ -19,16 +19,7 @@ pub(crate) struct WorkerCx {
 pub(super) fn run(cx: WorkerCx) {
     let core = cx.core.clone();
     context::enter(&Frame::Worker(&cx), || {
-        let config = &core.config;
-        if let Some(Err(payload)) =
-            config.on_thread_start.as_ref().map(|callback| contain::run(|| callback()))
-        {
-            let message = contain::message(&*payload).to_owned();
-            contain::drop_quietly(payload);
-            contain::log(
-                log::Level::Error,
-                format_args!("pool {} is broken, on_thread_start panicked: {message}", core.name),
-            );
+        if !call(&core, "on_thread_start", core.callbacks().on_start) {
             core.break_down();
         }
         while let Next::Run(job) = core.next(cx.id) {
@@ -38,19 +29,27 @@ pub(super) fn run(cx: WorkerCx) {
             // A forked child that came out of the task in which it was forked: nothing here is its own.
             return;
         }
-        if let Some(Err(payload)) = config.on_thread_stop.as_ref().map(|callback| contain::run(|| callback()))
-        {
-            let message = contain::message(&*payload).to_owned();
-            contain::drop_quietly(payload);
-            contain::log(
-                log::Level::Error,
-                format_args!("on_thread_stop of pool {} panicked: {message}", core.name),
-            );
-        }
+        call(&core, "on_thread_stop", core.callbacks().on_stop);
+        // While this thread can still say that it is blocked: what the callbacks captured is dropped, which is code of
+        // others and may wait for the very shutdown that joins this thread.
+        contain::drop_quietly(core.callbacks_if_last());
     });
     if !core.is_stale() {
         core.sign_off(cx.id);
     }
+}
+
+/// Calls a callback of the pool, if it has it. Says whether it did not panic.
+fn call(core: &Core, name: &str, callback: Option<Callback>) -> bool {
+    let Some(callback) = callback else { return true };
+    let result = contain::run(|| callback());
+    if let Err(payload) = &result {
+        let message = contain::message(&**payload);
+        contain::log(log::Level::Error, format_args!("{name} of pool {} panicked: {message}", core.name));
+    }
+    let is_ok = result.is_ok();
+    contain::drop_quietly((callback, result));
+    is_ok
 }
 
 impl TaskHost for WorkerCx {
