@@ -425,13 +425,7 @@ impl Core {
         state.next_worker += 1;
         state.threads += 1;
         state.peak_threads = state.peak_threads.max(state.threads);
-        let worker = Worker {
-            slot,
-            thread: Some((thread, mark)),
-            blocked: Vec::new(),
-            taken_at: None,
-            given_up: None,
-        };
+        let worker = Worker { slot, thread: Some((thread, mark)), blocked: Vec::new(), taken_at: None, given_up: None };
         state.crew.insert(id, worker);
         Ok(())
     }
@@ -625,13 +619,7 @@ impl Core {
         let id = state.next_worker;
         state.next_worker += 1;
         let slot = Arc::new(Slot::new(std::thread::current().name().unwrap_or("a blocked worker").into()));
-        let guest = Worker {
-            slot: slot.clone(),
-            thread: None,
-            blocked: Vec::new(),
-            taken_at: Some(0),
-            given_up: None,
-        };
+        let guest = Worker { slot: slot.clone(), thread: None, blocked: Vec::new(), taken_at: Some(0), given_up: None };
         state.crew.insert(id, guest);
         drop(state);
         let cx = WorkerCx::new(self.clone(), slot, id);
