@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{assert_adds_up, pool_in, within};
+use common::{assert_adds_up, listen, pool_in, within};
 use std::panic::Location;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use winddown::task::{is_cancelled, set_label};
@@ -551,37 +551,6 @@ fn only_losses_make_a_report_unclean() {
         assert!(!report.is_clean());
         assert_outcome(&report, "bad", Stage::PreJoin, &HookOutcome::Panicked("no luck".into()));
     });
-}
-
-/// Passes on what is logged at `warn` and above.
-struct Tap(Mutex<Vec<Sender<String>>>);
-
-impl log::Log for Tap {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = format!("{} {}", record.level(), record.args());
-            self.0.lock().unwrap().retain(|listener| listener.send(line.clone()).is_ok());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn listen() -> Receiver<String> {
-    static TAP: OnceLock<&'static Tap> = OnceLock::new();
-    let tap = TAP.get_or_init(|| {
-        let tap: &'static Tap = Box::leak(Box::new(Tap(Mutex::default())));
-        log::set_logger(tap).expect("no other logger is there");
-        log::set_max_level(log::LevelFilter::Trace);
-        tap
-    });
-    let (listener, lines) = mpsc::channel();
-    tap.0.lock().unwrap().push(listener);
-    lines
 }
 
 #[test]

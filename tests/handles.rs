@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::{meet, within};
+use common::{listen, meet, within};
 use std::error::Error;
 use std::future::Future;
 use std::panic::{panic_any, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Barrier, Mutex, OnceLock};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -529,37 +529,6 @@ fn handles_and_errors_show_their_state_without_blocking() {
     });
 }
 
-/// Passes on what is logged at `error`.
-struct Tap(Mutex<Vec<Sender<String>>>);
-
-impl log::Log for Tap {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Error
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = record.args().to_string();
-            self.0.lock().unwrap().retain(|listener| listener.send(line.clone()).is_ok());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn listen() -> Receiver<String> {
-    static TAP: OnceLock<&'static Tap> = OnceLock::new();
-    let tap = TAP.get_or_init(|| {
-        let tap: &'static Tap = Box::leak(Box::new(Tap(Mutex::default())));
-        log::set_logger(tap).expect("no other logger is there");
-        log::set_max_level(log::LevelFilter::Trace);
-        tap
-    });
-    let (listener, lines) = mpsc::channel();
-    tap.0.lock().unwrap().push(listener);
-    lines
-}
-
 #[test]
 fn a_panic_that_no_handle_receives_is_logged_with_its_location() {
     within(|| {
@@ -576,7 +545,12 @@ fn a_panic_that_no_handle_receives_is_logged_with_its_location() {
         pool.shutdown();
         let lines: Vec<_> = lines.try_iter().filter(|line| line.contains("heard of")).collect();
         for (line, at) in lines.iter().zip([bare, detached]) {
-            assert!(line.contains("unheard of") && line.contains(&format!("{}:{at}", file!())), "{line}");
+            assert!(
+                line.starts_with("ERROR ")
+                    && line.contains("unheard of")
+                    && line.contains(&format!("{}:{at}", file!())),
+                "{line}"
+            );
         }
         assert_eq!(lines.len(), 2, "{lines:?}");
     });

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Barrier, OnceLock};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 use winddown::{Pool, PoolStats, Registry};
@@ -193,4 +193,35 @@ pub fn pool_in(registry: &Registry, max_threads: usize) -> Pool {
 pub fn assert_adds_up(s: &PoolStats) {
     let settled = s.completed + s.panicked + s.cancelled + s.returned + s.abandoned;
     assert_eq!(s.accepted, settled + s.queued + s.delayed + s.running, "{s:?}");
+}
+
+/// Passes on what is logged at `warn` and above.
+struct Tap(Mutex<Vec<Sender<String>>>);
+
+impl log::Log for Tap {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = format!("{} {}", record.level(), record.args());
+            self.0.lock().unwrap().retain(|listener| listener.send(line.clone()).is_ok());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+pub fn listen() -> Receiver<String> {
+    static TAP: OnceLock<&'static Tap> = OnceLock::new();
+    let tap = TAP.get_or_init(|| {
+        let tap: &'static Tap = Box::leak(Box::new(Tap(Mutex::default())));
+        log::set_logger(tap).expect("no other logger is there");
+        log::set_max_level(log::LevelFilter::Trace);
+        tap
+    });
+    let (listener, lines) = mpsc::channel();
+    tap.0.lock().unwrap().push(listener);
+    lines
 }
