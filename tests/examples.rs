@@ -40,6 +40,7 @@ fn example(name: &str) -> Command {
     path.push(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
     let mut command = Command::new(path);
+    common::reset_signals(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

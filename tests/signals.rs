@@ -411,6 +411,7 @@ fn assert_ignores(running: Running, ignored: i32) {
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
+    common::reset_signals(&mut command);
     command.args(["-c", script, "sh"]).arg(common::program());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -82,8 +82,33 @@ fn build_program() -> PathBuf {
 /// A command that runs one case; for tests that set up its standard streams themselves.
 pub fn command(case: &str) -> Command {
     let mut command = Command::new(program());
+    reset_signals(&mut command);
     command.arg(case).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Has the child start with signals as a terminal would start it. The tests may run in the background of a script, which
+/// has SIGINT ignored, or under `nohup`, and what is ignored is inherited.
+pub fn reset_signals(command: &mut Command) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let reset = || {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                // SAFETY: fit for a signal handler, and so for a child between `fork` and `exec`.
+                #[allow(unsafe_code)]
+                unsafe {
+                    libc::signal(signal, libc::SIG_DFL)
+                };
+            }
+            Ok(())
+        };
+        // SAFETY: the closure calls nothing but what is fit for a signal handler.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(reset)
+        };
+    }
 }
 
 /// Runs one case to its end.
