@@ -1,6 +1,6 @@
 //! A worker thread: its life, and what code that runs on it can reach.
 
-use super::core::{Callback, Core, Next};
+use super::core::{Callback, Callbacks, Core, Next};
 use crate::contain;
 use crate::context::{self, Frame, TaskHost, Wait};
 use crate::task::slot::Slot;
@@ -19,7 +19,9 @@ pub(crate) struct WorkerCx {
 pub(super) fn run(cx: WorkerCx) {
     let core = cx.core.clone();
     context::enter(&Frame::Worker(&cx), || {
-        if !call(&core, "on_thread_start", core.callbacks().on_start) {
+        // Its own, from the first: another worker that leaves may take the pool's.
+        let Callbacks { on_start, on_stop } = core.callbacks();
+        if !call(&core, "on_thread_start", on_start) {
             core.break_down();
         }
         while let Next::Run(job) = core.next(cx.id) {
@@ -29,7 +31,7 @@ pub(super) fn run(cx: WorkerCx) {
             // A forked child that came out of the task in which it was forked: nothing here is its own.
             return;
         }
-        call(&core, "on_thread_stop", core.callbacks().on_stop);
+        call(&core, "on_thread_stop", on_stop);
         // While this thread can still say that it is blocked: what the callbacks captured is dropped, which is code of
         // others and may wait for the very shutdown that joins this thread.
         contain::drop_quietly(core.callbacks_if_last());
