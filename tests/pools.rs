@@ -134,7 +134,8 @@ fn an_idle_worker_is_used_again() {
 
 #[test]
 fn the_callbacks_of_a_worker_run_once_each_around_its_tasks() {
-    within(|| {
+    // Again and again: the workers leave at once, and each has to find its callback.
+    let round = || {
         let (starts, stops) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (started, stopped) = (starts.clone(), stops.clone());
         let pool = builder(3)
@@ -161,7 +162,8 @@ fn the_callbacks_of_a_worker_run_once_each_around_its_tasks() {
         assert_eq!((report.workers_joined(), report.stats().completed), (3, 3));
         assert_eq!((starts.load(SeqCst), stops.load(SeqCst)), (3, 3));
         assert!(report.is_clean());
-    });
+    };
+    within(move || (0..50).for_each(|_| round()));
 }
 
 #[test]
