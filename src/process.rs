@@ -118,7 +118,7 @@ impl Registry {
     /// The registry of the process, which pools join unless their builder says otherwise.
     ///
     /// A forked child has one of its own. std itself holds a lock for a moment when a thread starts or ends, and a child
-    /// that was forked at such a moment can start no thread; so fork while no pool is growing, or fork first.
+    /// that was forked at such a moment may be unable to start one; so fork while no pool is growing, or fork first.
     pub fn global() -> &'static Registry {
         &era().registry
     }
