@@ -1,16 +1,84 @@
-//! What producers and workers share: the tasks in their order, and who may still add to them.
+//! What producers and workers share: the tasks in their order, who may still add to them, and who sleeps.
 //!
-//! This is data without a lock; its owner keeps it behind one, together with the counts of its threads. That one lock
-//! is what makes accepting and closing one step each (see [`Intake`]), and a faster queue has to keep that promise.
+//! # The parts
+//!
+//! ```text
+//!  any thread --push--> [ injector ] --batch--> [ deque of worker 1 ] --pop--> runs
+//!                                    --batch--> [ deque of worker 2 ] --pop--> runs
+//!                 tasks of worker 2 --push-->        ^      '--steal--> [ deque of worker 1 ]
+//! ```
+//!
+//! Everybody adds to the [`Injector`]; a task adds to the [`Deque`] of the worker that runs it. A worker runs what is in
+//! its deque, and when that is empty it takes a batch from the injector, or half of another worker's deque. Three things
+//! are done without the owner's lock, each with one compare-and-swap: a push to the injector, a worker's push to its own
+//! deque, and a worker's pop from that. Everything else is done under it, as methods of [`Queue`]: it has the [`Front`],
+//! without which nothing can be taken from elsewhere.
+//!
+//! # The words
+//!
+//! The injector and every deque have one word each, in which their ends and two flags change together:
+//!
+//! | flag | a push that sees it | set | cleared |
+//! |---|---|---|---|
+//! | [`BELL`] | adds its task, then takes the lock and calls a worker | while workers sleep and none was called; while threads may be started; while no worker looks at the queue | under the lock, by a push that came upon it and found it needless |
+//! | [`GATE`] | adds nothing, and asks under the lock | on the injector: while the pool is not open to all, and while it has no thread. On deques: once the tasks of the pool itself are refused | on the injector: when an open pool starts its first thread |
+//!
+//! # No task is lost
+//!
+//! **Submit against close.** Whoever closes sets the gate under the lock. A push changes the same word and does not
+//! succeed once the gate is set. So each push either comes before the gate, and whoever has set the gate finds the task
+//! in the queue and in its counts, or it adds nothing, asks under the lock, and is refused there.
+//!
+//! **Submit against sleep.** A worker lies down under the lock: it adds itself to the sleepers and then [arms](Queue::arm)
+//! every word, unless a called worker is on its way, who will do the same. Arming swaps the bell into a word that is
+//! *empty*, and fails if it is not, in which case the worker gets up again. So for each word, a push either came before,
+//! and was seen, or finds the bell set, and calls a sleeper under the lock.
+//!
+//! From this follows what the rest relies on. *Whenever the lock is free: if a worker sleeps and none was called, then
+//! every word is empty and has its bell set, or the push that added to it waits for the lock to call.* Tasks that move from
+//! one word to another do so under the lock, and [`settle`](Queue::settle) ends every critical section that may have
+//! changed what this speaks of.
+//!
+//! **Each called worker calls the next.** One call at a time is out. The worker that answers it takes what it finds and,
+//! if it leaves something behind while others sleep, calls again. So as many wake up as there is work for, but a stream
+//! of small tasks that one worker keeps up with wakes one.
+//!
+//! **Idle expiry against submit.** A sleeper whose time is up decides under the lock to leave, and stays if it has been
+//! called. The last thread of an open pool shuts the gate, [in one step](Queue::gate_if_empty) with seeing the queue
+//! empty; a push then asks under the lock, and starts a thread there.
+//!
+//! **Counting.** The injector's position counts what was accepted there, each deque counts its owner's pushes, before
+//! they can be seen. Workers count what they have settled. Nobody else writes either count. Whoever reads what is settled
+//! first and what is accepted afterwards never finds more settled than accepted, and if they are equal, all was quiet at
+//! the first reading: see `registry::drain`.
+//!
+//! `queue::model` has loom try every order of these steps.
+//!
+//! The injector is built like the list channel of [crossbeam](https://github.com/crossbeam-rs/crossbeam); injector,
+//! worker's deque and stealing by halves are those of rayon, tokio and Go. That accepting, closing and sleeping are
+//! decided by the same swap as the push is our own, as far as we know.
 
+pub(crate) mod deque;
+pub(crate) mod injector;
 pub(crate) mod job;
 
-use job::{Doom, Job};
+use crate::sync::shared::Arc;
+use deque::{Deque, OwnEnd};
+use injector::{Front, Injector};
 use std::collections::VecDeque;
+
+/// Flag of a word: whoever adds an item takes the lock after that and calls a worker.
+pub(crate) const BELL: u64 = 1;
+/// Flag of a word: whoever wants to add an item takes the lock before that.
+pub(crate) const GATE: u64 = 2;
+const FLAGS: u64 = BELL | GATE;
+
+/// How many tasks a worker takes from the injector at once.
+const BATCH: usize = 32;
 
 /// Who may add tasks.
 ///
-/// It only moves downwards; every change and every acceptance happen under the lock of the queue's owner.
+/// It only moves downwards, under the lock of the queue's owner.
 ///
 /// | to | by | allows | why not back |
 /// |---|---|---|---|
@@ -18,11 +86,6 @@ use std::collections::VecDeque;
 /// | `Registry` | the registry's shutdown | tasks of the registry's non-daemon pools | a refusal was handed out |
 /// | `Own` | `close`, or the drop of the last handle | the pool's own tasks | the same |
 /// | `Closed` | the end of the drain, a deadline, a broken worker | nobody | workers have left |
-///
-/// **No accepted task is missed.** A submission looks at this and adds its task in one critical section. Whatever
-/// closes the queue does so in another one of the same lock. If the submission came first, its task is in the queue
-/// when the queue is closed, and workers leave only a queue that is both closed and empty, which they see under the
-/// lock as well. If it came second, it is refused and its closure goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Intake {
     Open,
@@ -31,65 +94,281 @@ pub(crate) enum Intake {
     Closed,
 }
 
-/// Tasks in the order in which they were accepted.
-pub(crate) struct Queue<C: 'static> {
-    jobs: VecDeque<Job<C>>,
-    pub(crate) intake: Intake,
-    /// Tasks ever taken on.
-    accepted: u64,
-    /// Jobs in `jobs` whose task was cancelled or run elsewhere. Below zero for a moment where a worker comes upon
-    /// such a job before it was counted.
+/// What of the queue is behind the owner's lock. Each method takes the injector that was made with it.
+pub(crate) struct Queue<T> {
+    front: Front,
+    deques: Vec<Arc<Deque<T>>>,
+    /// What workers had in their deques when they left: older than anything in the injector.
+    left: VecDeque<T>,
+    /// Where the next thief looks first.
+    victim: usize,
+    /// There is one worker, apart from substitutes, and it starts tasks strictly in the order of their acceptance.
+    is_serial: bool,
+    intake: Intake,
+    /// Tasks in the queue that were cancelled or run elsewhere. Below zero for a moment where a worker comes upon such a
+    /// task before it was counted.
     hollow: i64,
+    /// What the deques of workers that left had accepted.
+    accepted: u64,
+    /// Workers that sleep and were not called; the one that lay down last is called first, since its caches are warm, and
+    /// those below expire.
+    sleepers: Vec<usize>,
+    /// Workers that were called and have not answered yet.
+    called: Vec<usize>,
 }
 
-impl<C> Queue<C> {
-    pub(crate) fn new() -> Queue<C> {
-        Queue { jobs: VecDeque::new(), intake: Intake::Open, accepted: 0, hollow: 0 }
+impl<T> Queue<T> {
+    /// An empty queue and its injector, with the bell set and the gate shut.
+    pub(crate) fn new(is_serial: bool) -> (Queue<T>, Injector<T>) {
+        let (injector, front) = Injector::new();
+        let queue = Queue {
+            front,
+            deques: Vec::new(),
+            left: VecDeque::new(),
+            victim: 0,
+            is_serial,
+            intake: Intake::Open,
+            hollow: 0,
+            accepted: 0,
+            sleepers: Vec::new(),
+            called: Vec::new(),
+        };
+        (queue, injector)
     }
 
-    pub(crate) fn push(&mut self, job: Job<C>) {
-        self.accepted += 1;
-        self.jobs.push_back(job);
+    // ---- who may add ----
+
+    pub(crate) fn intake(&self) -> Intake {
+        self.intake
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Job<C>> {
-        self.jobs.pop_front()
+    /// Narrows the intake; `is_own_refused` says whether the pool's own tasks are refused from now on, too.
+    pub(crate) fn narrow(&mut self, injector: &Injector<T>, intake: Intake, is_own_refused: bool) {
+        self.intake = self.intake.max(intake);
+        if self.intake > Intake::Open {
+            injector.set(GATE);
+        }
+        if is_own_refused {
+            self.deques.iter().for_each(|deque| deque.set(GATE));
+        }
     }
 
-    /// Jobs, hollow ones included: while there are any, somebody has to look at them.
-    pub(crate) fn len(&self) -> usize {
-        self.jobs.len()
+    /// Opens the gate, if the pool is open: it has a thread.
+    pub(crate) fn open(&mut self, injector: &Injector<T>) {
+        if self.intake == Intake::Open {
+            injector.clear(GATE);
+        }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+    /// Shuts the gate if there is no task in the queue. Says whether there was none.
+    pub(crate) fn gate_if_empty(&mut self, injector: &Injector<T>) -> bool {
+        injector.set(GATE);
+        let is_empty = self.is_empty(injector);
+        if !is_empty {
+            self.open(injector);
+        }
+        is_empty
+    }
+
+    /// Has every push take the lock afterwards.
+    pub(crate) fn set_bells(&mut self, injector: &Injector<T>) {
+        injector.set(BELL);
+        self.deques.iter().for_each(|deque| deque.set(BELL));
+    }
+
+    /// Adds a task although the gate is shut: the caller has looked who it comes from.
+    pub(crate) fn push(&mut self, injector: &Injector<T>, item: T) {
+        injector.push_through(&mut self.front, item);
+    }
+
+    // ---- workers come and go ----
+
+    /// The deque of a new worker. Its first push finds the bell set.
+    pub(crate) fn add_worker(&mut self, is_own_refused: bool) -> OwnEnd<T> {
+        let owner = Deque::new(&self.front, if is_own_refused { FLAGS } else { BELL });
+        self.deques.push(owner.deque().clone());
+        owner
+    }
+
+    /// A worker leaves: it pushes and pops no more. What is in its deque is kept for others.
+    pub(crate) fn remove_worker(&mut self, deque: &Arc<Deque<T>>) {
+        deque.set(GATE);
+        deque.steal(&mut self.front, |len| len, |item| self.left.push_back(item));
+        self.accepted += deque.pushed();
+        self.deques.retain(|other| !Arc::ptr_eq(other, deque));
+    }
+
+    // ---- taking ----
+
+    /// The next task for a worker whose own deque is empty, and more of them in its deque.
+    pub(crate) fn refill(&mut self, injector: &Injector<T>, owner: &OwnEnd<T>) -> Option<T> {
+        if let Some(item) = self.left.pop_front() {
+            return Some(item);
+        }
+        if self.is_serial {
+            // A substitute: what the worker that it stands in for has left comes before what is in the injector.
+            return self.steal_one().or_else(|| self.take_batch(injector, owner));
+        }
+        self.take_batch(injector, owner).or_else(|| self.steal_half(owner))
+    }
+
+    /// A fair share of what is in the injector.
+    fn take_batch(&mut self, injector: &Injector<T>, owner: &OwnEnd<T>) -> Option<T> {
+        let mut batch = owner.batch(&self.front);
+        let share = injector.len().div_ceil(self.deques.len().max(1));
+        let mut first = None;
+        injector.take(&mut self.front, share.clamp(1, BATCH.min(batch.room() + 1)), |item| match first {
+            None => first = Some(item),
+            Some(_) => batch.add(item),
+        });
+        first
+    }
+
+    fn steal_half(&mut self, owner: &OwnEnd<T>) -> Option<T> {
+        for _ in 0..self.deques.len() {
+            self.victim = (self.victim + 1) % self.deques.len();
+            let mut batch = owner.batch(&self.front);
+            let room = batch.room();
+            let mut first = None;
+            self.deques[self.victim].steal(
+                &mut self.front,
+                |len| len.div_ceil(2).min(room + 1),
+                |item| match first {
+                    None => first = Some(item),
+                    Some(_) => batch.add(item),
+                },
+            );
+            if first.is_some() {
+                return first;
+            }
+        }
+        None
+    }
+
+    fn steal_one(&mut self) -> Option<T> {
+        let front = &mut self.front;
+        let mut first = None;
+        for deque in &self.deques {
+            deque.steal(front, |_| 1, |item| first = Some(item));
+            if first.is_some() {
+                break;
+            }
+        }
+        first
+    }
+
+    /// The oldest task outside of deques, if there is one: so that those who push to their own deques for ever starve
+    /// nobody.
+    pub(crate) fn take_from_outside(&mut self, injector: &Injector<T>) -> Option<T> {
+        let mut first = self.left.pop_front();
+        if first.is_none() {
+            injector.take(&mut self.front, 1, |item| first = Some(item));
+        }
+        first
+    }
+
+    /// One task, for a thread that has no deque.
+    pub(crate) fn take_one(&mut self, injector: &Injector<T>) -> Option<T> {
+        let left = self.left.pop_front();
+        left.or_else(|| self.steal_one()).or_else(|| self.take_from_outside(injector))
+    }
+
+    /// Takes everything out, for a queue whose gates are shut.
+    pub(crate) fn take_all(&mut self, injector: &Injector<T>) -> VecDeque<T> {
+        let mut all = std::mem::take(&mut self.left);
+        for deque in &self.deques {
+            deque.steal(&mut self.front, |len| len, |item| all.push_back(item));
+        }
+        let mut patience = crate::sync::shared::Patience::default();
+        while injector.len() > 0 {
+            // A producer may have claimed a place and not filled it yet.
+            if injector.take(&mut self.front, usize::MAX, |item| all.push_back(item)) == 0 {
+                patience.wait();
+            }
+        }
+        all
+    }
+
+    // ---- counts ----
+
+    /// Tasks in the queue, hollow ones included: while there are any, somebody has to look at them.
+    pub(crate) fn len(&self, injector: &Injector<T>) -> usize {
+        self.left.len() + self.deques.iter().map(|deque| deque.len()).sum::<usize>() + injector.len()
+    }
+
+    pub(crate) fn is_empty(&self, injector: &Injector<T>) -> bool {
+        self.len(injector) == 0
     }
 
     /// Tasks that wait to be started.
-    pub(crate) fn waiting(&self) -> u64 {
-        (self.jobs.len() as i64 - self.hollow).max(0) as u64
+    pub(crate) fn waiting(&self, injector: &Injector<T>) -> u64 {
+        (self.len(injector) as i64 - self.hollow).max(0) as u64
     }
 
-    pub(crate) fn accepted(&self) -> u64 {
-        self.accepted
+    /// Tasks ever accepted.
+    pub(crate) fn accepted(&self, injector: &Injector<T>) -> u64 {
+        self.accepted + self.deques.iter().map(|deque| deque.pushed()).sum::<u64>() + injector.added()
     }
 
-    /// Counts a job whose task was claimed in its place.
-    pub(crate) fn hollowed(&mut self) {
-        self.hollow += 1;
+    /// Counts tasks in the queue that were claimed there, or, below zero, such tasks taken out.
+    pub(crate) fn hollowed(&mut self, change: i64) {
+        self.hollow += change;
     }
 
-    /// Counts a hollow job that a worker has taken out.
-    pub(crate) fn hollow_taken(&mut self) {
-        self.hollow -= 1;
+    // ---- sleeping ----
+
+    /// Workers that sleep and were not called.
+    pub(crate) fn asleep(&self) -> usize {
+        self.sleepers.len()
     }
 
-    /// Takes everything out and claims it for cancellation. The hollow jobs among it come along: dropping a job may
-    /// run code that is not ours.
-    pub(crate) fn doom_all(&mut self) -> (VecDeque<Job<C>>, Vec<Doom>) {
-        let mut jobs = std::mem::take(&mut self.jobs);
-        let dooms: Vec<Doom> = jobs.iter_mut().map(Job::doom).collect();
-        self.hollow -= dooms.iter().filter(|doom| matches!(doom, Doom::Gone)).count() as i64;
-        (jobs, dooms)
+    /// Workers that were called and have not answered yet.
+    pub(crate) fn coming(&self) -> usize {
+        self.called.len()
+    }
+
+    /// A worker that has found nothing lies down. Says whether it may: if not, there is something after all.
+    #[must_use]
+    pub(crate) fn lie_down(&mut self, injector: &Injector<T>, worker: usize) -> bool {
+        let may = !self.called.is_empty() || self.arm(injector);
+        if may {
+            self.sleepers.push(worker);
+        }
+        may
+    }
+
+    /// Whether a worker that lay down was called; if so it is up again.
+    pub(crate) fn answer(&mut self, worker: usize) -> bool {
+        let before = self.called.len();
+        self.called.retain(|called| *called != worker);
+        self.called.len() < before
+    }
+
+    /// A worker that was not called gets up.
+    pub(crate) fn get_up(&mut self, worker: usize) {
+        self.sleepers.retain(|sleeper| *sleeper != worker);
+    }
+
+    /// Ends a critical section in which tasks were taken, or workers called, or woken: if a task is queued, a worker sleeps
+    /// and none is on its way, one is called. The caller wakes it.
+    #[must_use]
+    pub(crate) fn settle(&mut self, injector: &Injector<T>) -> Option<usize> {
+        if self.sleepers.is_empty() || !self.called.is_empty() || self.arm(injector) {
+            return None;
+        }
+        let worker = self.sleepers.pop()?;
+        self.called.push(worker);
+        Some(worker)
+    }
+
+    /// Sets the bell of every word, if there is no task in any of them. Says whether there was none.
+    fn arm(&mut self, injector: &Injector<T>) -> bool {
+        let front = &mut self.front;
+        self.left.is_empty() && injector.arm(front) && self.deques.iter().all(|deque| deque.arm(front))
+    }
+
+    /// Whether pushes have to come for the lock to call a worker.
+    pub(crate) fn needs_bell(&self) -> bool {
+        !self.sleepers.is_empty() && self.called.is_empty()
     }
 }

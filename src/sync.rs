@@ -14,6 +14,69 @@ use std::time::{Duration, Instant};
 
 pub(crate) use std::sync::MutexGuard;
 
+/// What the queue is made of. Built with `--cfg winddown_model` these are loom's, which explores every order in which
+/// threads may see them (see `queue::model`).
+pub(crate) mod shared {
+    #[cfg(winddown_model)]
+    pub(crate) use loom::{
+        cell::UnsafeCell,
+        hint::spin_loop,
+        sync::{
+            atomic::{AtomicBool, AtomicPtr, AtomicU64},
+            Arc,
+        },
+        thread::yield_now,
+    };
+    #[cfg(not(winddown_model))]
+    pub(crate) use std::{
+        hint::spin_loop,
+        sync::{
+            atomic::{AtomicBool, AtomicPtr, AtomicU64},
+            Arc,
+        },
+        thread::yield_now,
+    };
+
+    pub(crate) use std::sync::atomic::Ordering;
+
+    /// std's, with the interface of loom's, which can tell when two accesses overlap.
+    #[cfg(not(winddown_model))]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    #[cfg(not(winddown_model))]
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> UnsafeCell<T> {
+            UnsafeCell(std::cell::UnsafeCell::new(value))
+        }
+
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    /// Keeps what it holds on cache lines of its own, two at a time, as processors prefetch them.
+    #[repr(align(128))]
+    pub(crate) struct Padded<T>(pub(crate) T);
+
+    /// Waits for another thread that is within a few instructions of being done: it may have lost its core, though, so
+    /// this soon offers it ours.
+    #[derive(Default)]
+    pub(crate) struct Patience(u32);
+
+    impl Patience {
+        const SPINS: u32 = 6;
+
+        pub(crate) fn wait(&mut self) {
+            if cfg!(winddown_model) || self.0 >= Patience::SPINS {
+                yield_now();
+            } else {
+                (0..1 << self.0).for_each(|_| spin_loop());
+                self.0 += 1;
+            }
+        }
+    }
+}
+
 /// A lock that does not poison: no user code runs under it, so a panic cannot leave its data half changed.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
@@ -108,6 +171,11 @@ impl Event {
     /// Whether its waiters are in a process of which this is a forked child.
     pub(crate) fn is_past(&self) -> bool {
         self.born.is_past()
+    }
+
+    /// Whether somebody waits, as far as can be told without a fence: a hint.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiters.load(Ordering::Relaxed) > 0
     }
 
     /// Wakes every waiter to look at its condition again; a fence and a load where nobody waits.

@@ -2,23 +2,21 @@
 //!
 //! # The promise, and why it holds
 //!
-//! *A task that was accepted is settled.* Everything that decides it is done under [`Core::state`]:
+//! *A task that was accepted is settled.* What decides that is done under [`Core::state`], or by the queue's words:
 //!
-//! * **Submit against close.** See [`Intake`]: accepting and closing are critical sections of the same lock.
-//! * **Submit against the end of a worker.** A task is queued only while a worker thread is alive (else the first
-//!   thread is started under the same lock, and if that fails the task is refused). A worker decides to end, and is
-//!   taken out of the count of threads, in one critical section, in which it has seen the queue empty or knows of
+//! * **Submit against close, and against sleep.** See [`queue`](crate::queue).
+//! * **Submit against the end of a worker.** A task is queued only while a worker thread is alive (else the gate is
+//!   shut, and the first thread is started under the lock; if that fails the task is refused). A worker decides to end,
+//!   and is taken out of the count of threads, in one critical section, in which it has seen the queue empty or knows of
 //!   another that looks. So as long as a task is queued there is a worker that has not decided to end, and it looks at
 //!   the queue again before it does. Only a worker that is blocked in a wait does not: see [`Core::block`].
-//! * **Submit against sleep.** A worker counts itself idle in the critical section in which it saw the queue empty. A
-//!   submitter that finds an idle worker takes it out of that count and leaves a token for it, in the critical section
-//!   in which it queues the task, unless a token is out already; then whoever answers that one leaves the next (see
-//!   [`Core::call_sleeper`]). A sleeper that wakes up, for whatever reason, looks for a token before it looks at the
-//!   clock.
-//! * **Idle expiry against submit.** The clock of a sleeper may run out and a submitter may leave it a token before it
-//!   gets the lock back. It finds the token then and stays. If it gets the lock first, it ends, and the submitter finds
-//!   it gone. `tests::an_expiring_worker_looks_again` stops a worker in between.
+//! * **Idle expiry against submit.** The clock of a sleeper may run out and a submitter may call it before it gets the
+//!   lock back. It finds that it was called and stays. If it gets the lock first, it ends, and the submitter finds it
+//!   gone; the last one ends only if it shuts the gate of an empty queue. `tests::an_expiring_worker_looks_again` stops a
+//!   worker in between.
 //! * **Cancel against start.** A task with a handle leaves its state `Queued` once, under its cell's lock.
+//! * **Start against deadline.** A worker says that it reaches for a task before it takes one from its own queue, without
+//!   the lock; a deadline that finds the task gone from there waits until the worker shows it: see [`Slot::reach`].
 //!
 //! Locks are taken in the order registry, core, cell or slot; no user code runs under any of them, nothing is joined
 //! and nothing is logged.
@@ -30,8 +28,10 @@ use self::crew::{for_an_end, Blocked, Worker};
 use super::worker::{self, WorkerCx};
 use crate::context::{self, Frame, Wait};
 use crate::os::Generation;
-use crate::queue::job::{Job, Resolve, Work};
-use crate::queue::{Intake, Queue};
+use crate::queue::deque::OwnEnd;
+use crate::queue::injector::{Guise, Injector};
+use crate::queue::job::{Fresh, Job, Resolve, Work};
+use crate::queue::{Intake, Queue, BELL, GATE};
 use crate::registry::ended::{self, EndedThread, Mark};
 use crate::registry::report::RunningTask;
 use crate::registry::Registry;
@@ -48,6 +48,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
+
+/// After how many tasks of its own queue a worker looks beyond that.
+const TURNS: u32 = 61;
+/// How often a worker that has run out of tasks looks for another before it lies down.
+const LINGER: u32 = 100;
 
 pub(crate) type Callback = Arc<dyn Fn() + Send + Sync>;
 
@@ -90,9 +95,11 @@ pub(crate) struct Core {
     stranded: AtomicBool,
     /// A shutdown of the pool is over.
     over: AtomicBool,
+    /// Where submissions go without the lock.
+    injector: Injector<Job<Slot>>,
     pub(super) state: Mutex<State>,
-    /// Idle workers sleep on it.
-    work: Condvar,
+    /// A worker that has run out of tasks spins for a moment before it lies down. One at a time does.
+    lingering: AtomicBool,
     /// Threads that are not ours wait on it for the pool to be idle: they are not to be woken by other pools, nor are
     /// other pools to wake them.
     rest: Event,
@@ -100,7 +107,7 @@ pub(crate) struct Core {
 
 /// Everything here is behind [`Core::state`].
 pub(super) struct State {
-    pub(super) queue: Queue<Slot>,
+    pub(super) queue: Queue<Job<Slot>>,
     /// What submitters are told, once the intake is closed to them.
     refusal: RejectReason,
     /// Who runs tasks: worker threads, and threads of others that do so for once.
@@ -108,10 +115,6 @@ pub(super) struct State {
     next_worker: usize,
     threads: usize,
     peak_threads: usize,
-    /// Workers that sleep and were not called.
-    idle: usize,
-    /// Calls to sleepers that none has answered yet.
-    tokens: usize,
     /// What the workers that left had ended.
     past: Ended,
     cancelled: u64,
@@ -150,10 +153,10 @@ impl State {
     }
 
     /// Whether no task is left that a drain waits for, and so nobody inside who could submit.
-    fn is_quiet(&self) -> bool {
-        // Read before `accepted`, although that cannot change here: see `registry::drain`.
+    fn is_quiet(&self, injector: &Injector<Job<Slot>>) -> bool {
+        // Read before `accepted`: see `registry::drain`.
         let settled = self.settled() + self.blocked_tasks(for_an_end);
-        settled >= self.queue.accepted()
+        settled >= self.queue.accepted(injector)
     }
 
     /// Worker threads that will look at the queue again by themselves.
@@ -194,6 +197,7 @@ impl Core {
         registry: Registry,
         key: u64,
     ) -> Core {
+        let (queue, injector) = Queue::new(config.max_threads == 1);
         Core {
             callbacks: Mutex::new(callbacks),
             id: crate::registry::unique_id(),
@@ -207,15 +211,15 @@ impl Core {
             told: AtomicBool::new(false),
             stranded: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            injector,
+            lingering: AtomicBool::new(false),
             state: Mutex::new(State {
-                queue: Queue::new(),
+                queue,
                 refusal: RejectReason::Closed,
                 crew: BTreeMap::new(),
                 next_worker: 0,
                 threads: 0,
                 peak_threads: 0,
-                idle: 0,
-                tokens: 0,
                 past: Ended::default(),
                 cancelled: 0,
                 lost: 0,
@@ -229,7 +233,6 @@ impl Core {
                 took: None,
                 is_retired: false,
             }),
-            work: Condvar::new(),
             rest: Event::default(),
         }
     }
@@ -247,6 +250,7 @@ impl Core {
     // ---- submitting ----
 
     /// Queues a task and sees to it that a worker comes for it, or gives it back with the reason.
+    #[inline]
     pub(super) fn submit<W: Work<Slot>>(
         self: &Arc<Core>,
         work: W,
@@ -255,11 +259,46 @@ impl Core {
         if self.is_stale() {
             return Err((work, RejectReason::Forked));
         }
+        let job = match self.push_to_own(Fresh::new(work, location)) {
+            Ok(()) => return Ok(()),
+            Err(job) => job,
+        };
+        match self.injector.push(job) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.answer_bell(|queue| queue.clear(BELL));
+                Ok(())
+            }
+            Err(job) => self.submit_at_gate(job),
+        }
+    }
+
+    /// Queues a task of the pool itself with the worker that the current thread is, if that takes it.
+    #[inline]
+    fn push_to_own<W: Work<Slot>>(self: &Arc<Core>, job: Fresh<W, Slot>) -> Result<(), Fresh<W, Slot>> {
+        context::with(|frame| {
+            let Some(Frame::Worker(host)) = frame else { return Err(job) };
+            let Some(cx) = host.as_any().downcast_ref::<WorkerCx>() else { return Err(job) };
+            let Some(owner) = &cx.owner else { return Err(job) };
+            // A single worker keeps to the order of acceptance, in which a task's own come last.
+            if !Arc::ptr_eq(&cx.core, self) || self.config.max_threads == 1 || !host.is_in_task() {
+                return Err(job);
+            }
+            if owner.push(job)? {
+                self.answer_bell(|_| owner.deque().clear(BELL));
+            }
+            Ok(())
+        })
+    }
+
+    /// Queues a task under the lock, or refuses it.
+    #[cold]
+    fn submit_at_gate<W: Work<Slot>>(self: &Arc<Core>, job: Fresh<W, Slot>) -> Result<(), (W, RejectReason)> {
         let mut state = self.state.lock();
-        if state.queue.intake != Intake::Open && !self.admits(&state) {
+        if state.queue.intake() != Intake::Open && !self.admits(&state) {
             let refusal = state.refusal;
             drop(state);
-            return Err((work, self.reject(refusal)));
+            return Err((job.into_work(), self.reject(refusal)));
         }
         // With no thread there is no task queued either, so the new thread comes upon this one first.
         if state.threads == 0 {
@@ -269,14 +308,21 @@ impl Core {
                     log::Level::Warn,
                     format_args!("no first thread for pool {}: {error}", self.name),
                 );
-                return Err((work, self.reject(RejectReason::NoThread)));
+                return Err((job.into_work(), self.reject(RejectReason::NoThread)));
             }
-            state.queue.push(Job::new(work, location));
+            state.queue.push(&self.injector, job.bare());
+            state.queue.open(&self.injector);
             return Ok(());
         }
-        state.queue.push(Job::new(work, location));
-        self.call_worker(state);
+        state.queue.push(&self.injector, job.bare());
+        self.call_worker(state, |_| ());
         Ok(())
+    }
+
+    /// Gets a worker for a task that was just queued where the bell was set; `clear` clears that bell.
+    #[cold]
+    fn answer_bell(self: &Arc<Core>, clear: impl FnOnce(&Injector<Job<Slot>>)) {
+        self.call_worker(self.state.lock(), clear);
     }
 
     fn reject(&self, reason: RejectReason) -> RejectReason {
@@ -297,7 +343,7 @@ impl Core {
                 _ => false,
             })
         };
-        match state.queue.intake {
+        match state.queue.intake() {
             Intake::Open => true,
             Intake::Own => from_task(&|core| core.id == self.id),
             Intake::Registry => {
@@ -307,29 +353,40 @@ impl Core {
         }
     }
 
+    /// Whether tasks of this pool may not submit to it under that intake.
+    fn refuses_own(&self, intake: Intake) -> bool {
+        match intake {
+            Intake::Open => false,
+            Intake::Registry => self.config.follow_ups == FollowUps::Reject || self.config.is_daemon,
+            Intake::Own => self.config.follow_ups == FollowUps::Reject,
+            Intake::Closed => true,
+        }
+    }
+
     /// Gets a worker for a task that was just queued: a sleeper, or a new thread, or nobody where enough are on their
-    /// way.
-    fn call_worker(self: &Arc<Core>, mut state: MutexGuard<'_, State>) {
-        let has_called = self.call_sleeper(&mut state);
+    /// way. Where pushes need no lock from now on, `clear` clears the bell that brought this one here.
+    fn call_worker(
+        self: &Arc<Core>,
+        mut state: MutexGuard<'_, State>,
+        clear: impl FnOnce(&Injector<Job<Slot>>),
+    ) {
+        let called = state.queue.settle(&self.injector);
         let active = state.active();
-        // Every idle worker is called in its turn while there are tasks for it; see `call_sleeper`.
-        let coming = state.tokens + state.idle + state.between();
-        if active > 0 && (state.threads >= self.config.max_threads || coming >= state.queue.len()) {
-            drop(state);
-            if has_called {
-                self.work.notify_one();
+        // Every sleeping worker is called in its turn while there are tasks for it; see `Queue::settle`.
+        let coming = || state.queue.coming() + state.queue.asleep() + state.between();
+        let is_full = state.threads >= self.config.max_threads;
+        if active > 0 && (is_full || coming() >= state.queue.len(&self.injector)) {
+            if is_full && !state.queue.needs_bell() {
+                clear(&self.injector);
             }
-            return;
+            return self.wake(state, called);
         }
         let started = self.start_worker(&mut state);
         let is_stranded = started.is_err() && active == 0;
         if is_stranded {
             self.stranded.store(true, Ordering::Relaxed);
         }
-        drop(state);
-        if has_called {
-            self.work.notify_one();
-        }
+        self.wake(state, called);
         if let Err(error) = started {
             contain::log(log::Level::Warn, format_args!("no further thread for pool {}: {error}", self.name));
         }
@@ -338,18 +395,13 @@ impl Core {
         }
     }
 
-    /// Leaves a token for a sleeper, if there is a task for one and none is on its way; the caller notifies it.
-    ///
-    /// At the end of every critical section, if a task is queued and a worker is idle, a token is out: whoever queues a
-    /// task and whoever takes one calls this. So as many sleepers wake up as there are tasks for, but each is woken by
-    /// the one before it, and a burst of small tasks that one worker can keep up with does not wake them all.
-    fn call_sleeper(&self, state: &mut State) -> bool {
-        let is_due = state.idle > 0 && state.tokens == 0 && !state.queue.is_empty();
-        if is_due {
-            state.idle -= 1;
-            state.tokens += 1;
+    /// Ends a critical section by waking the worker that was called in it.
+    fn wake(&self, state: MutexGuard<'_, State>, called: Option<usize>) {
+        let bed = called.and_then(|id| state.crew.get(&id)).map(|worker| worker.bed.clone());
+        drop(state);
+        if let Some(bed) = bed {
+            bed.notify_one();
         }
-        is_due
     }
 
     /// Starts a thread, under the lock: the thread cannot look for itself in the crew before it is in it.
@@ -362,12 +414,22 @@ impl Core {
         if let Some(size) = self.config.stack_size {
             builder = builder.stack_size(size);
         }
-        let cx = WorkerCx { core: self.clone(), slot: slot.clone(), id };
+        let bed = Arc::new(Condvar::new());
         let of_thread = mark.clone();
+        let owner = state.queue.add_worker(self.refuses_own(state.queue.intake()));
+        let deque = owner.deque().clone();
+        let cx = WorkerCx::new(self.clone(), slot.clone(), id, Some(owner));
         let thread = builder.spawn(move || {
             of_thread.set_at_thread_exit();
             worker::run(cx);
-        })?;
+        });
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(error) => {
+                state.queue.remove_worker(&deque);
+                return Err(error);
+            }
+        };
         state.next_worker += 1;
         state.threads += 1;
         state.peak_threads = state.peak_threads.max(state.threads);
@@ -377,7 +439,8 @@ impl Core {
             is_starting: true,
             is_leaving: false,
             blocked: Vec::new(),
-            taken_at: None,
+            deque: Some(deque),
+            bed,
             given_up: None,
         };
         state.crew.insert(id, worker);
@@ -387,14 +450,48 @@ impl Core {
     // ---- the workers' side ----
 
     /// Waits for the next task, or for a reason to leave; a worker that is told to leave has left the crew.
-    pub(super) fn next(&self, id: usize) -> Next {
+    #[inline]
+    pub(super) fn next(&self, cx: &WorkerCx) -> Next {
         if self.is_stale() {
             return Next::Leave;
         }
+        let turns = cx.turns.get();
+        if turns > 0 {
+            cx.turns.set(turns - 1);
+            cx.slot.reach();
+            if let Some(job) = cx.owner.as_ref().and_then(OwnEnd::pop) {
+                return Next::Run(job);
+            }
+            cx.slot.set_between(true);
+            self.linger();
+        }
+        cx.turns.set(TURNS);
+        self.next_under_lock(cx)
+    }
+
+    /// Spins for some microseconds until there is something to look at: in a stream of small tasks, and between a result
+    /// and the task that answers it, that costs less than to sleep and be woken.
+    fn linger(&self) {
+        if self.lingering.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for _ in 0..LINGER {
+            if self.injector.is_stirring() || self.rest.is_awaited() || self.registry.event().is_awaited() {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        self.lingering.store(false, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn next_under_lock(&self, cx: &WorkerCx) -> Next {
+        let Some(owner) = &cx.owner else { return Next::Leave };
+        let id = cx.id;
         let mut state = self.state.lock();
         loop {
             let Some(worker) = state.crew.get_mut(&id) else { return Next::Leave };
-            worker.taken_at = None;
+            cx.slot.let_go();
             worker.is_starting = false;
             // Reason 1: its tasks were abandoned, and with them the worker.
             if worker.given_up.is_some() {
@@ -402,33 +499,28 @@ impl Core {
             }
             // Reason 2: it stood in for one that was blocked, and there are enough again.
             if state.active() > self.config.max_threads {
-                // It may have been called for a task, which is somebody else's then.
-                let has_called = self.call_sleeper(&mut state);
-                let next = self.leave(state, id);
-                if has_called {
-                    self.work.notify_one();
-                }
-                return next;
+                return self.leave(state, id);
             }
-            if let Some(job) = state.queue.pop() {
-                if let Some(worker) = state.crew.get_mut(&id) {
-                    worker.slot.set_between(false);
-                    worker.taken_at = Some(worker.slot.ended());
-                }
-                let has_called = self.call_sleeper(&mut state);
-                drop(state);
-                if has_called {
-                    self.work.notify_one();
-                }
+            if let Some(job) = self.take(&mut state, owner) {
+                cx.slot.reach();
+                let called = state.queue.settle(&self.injector);
+                self.wake(state, called);
                 return Next::Run(job);
             }
             self.close_if_drained(&mut state);
             // Reason 3: nothing is left and nothing will come.
-            if state.queue.intake == Intake::Closed {
+            if state.queue.intake() == Intake::Closed {
                 return self.leave(state, id);
             }
-            state.crew[&id].slot.set_between(false);
-            state.idle += 1;
+            if !state.queue.lie_down(&self.injector, id) {
+                // A task has come meanwhile, or is on its way in.
+                drop(state);
+                std::thread::yield_now();
+                state = self.state.lock();
+                continue;
+            }
+            cx.slot.set_between(false);
+            let bed = state.crew[&id].bed.clone();
             // Whoever waits for the pool to be idle, or quiet, looks now.
             self.signal();
             let mut until = match state.threads > self.config.min_threads {
@@ -436,17 +528,15 @@ impl Core {
                 false => None,
             };
             loop {
-                if state.tokens > 0 {
-                    // The caller took one sleeper out of the idle ones already.
-                    state.tokens -= 1;
+                if state.queue.answer(id) {
                     break;
                 }
-                if state.queue.intake == Intake::Closed {
-                    state.idle -= 1;
+                if state.queue.intake() == Intake::Closed {
+                    state.queue.get_up(id);
                     break;
                 }
                 let timed_out;
-                (state, timed_out) = self.work.wait(state, until);
+                (state, timed_out) = bed.wait(state, until);
                 if !timed_out {
                     continue;
                 }
@@ -459,28 +549,58 @@ impl Core {
                 };
                 #[cfg(not(test))]
                 let may_look = true;
-                // A token that was left between the time-out and the lock: somebody counts on this worker.
-                if may_look && state.tokens > 0 {
-                    continue;
+                // Called between the time-out and the lock: somebody counts on this worker.
+                if may_look && state.queue.answer(id) {
+                    break;
                 }
                 if state.threads <= self.config.min_threads {
                     until = None;
                     continue;
                 }
+                state.queue.get_up(id);
+                // A task that came since this one lay down, whose submitter waits for the lock.
+                if may_look && state.threads == 1 && !state.queue.gate_if_empty(&self.injector) {
+                    break;
+                }
                 // Reason 4: nobody needed it for as long as idle workers are kept.
-                state.idle = state.idle.saturating_sub(1);
                 return self.leave(state, id);
             }
         }
     }
 
+    /// The next task for a worker that has come for the lock: because its own queue is empty, or because it has run
+    /// enough of that for now.
+    fn take(&self, state: &mut State, owner: &OwnEnd<Job<Slot>>) -> Option<Job<Slot>> {
+        if owner.deque().len() == 0 {
+            return state.queue.refill(&self.injector, owner);
+        }
+        // What tasks here submit one after the other must not keep others waiting for ever.
+        let oldest = match owner.has_batch() {
+            true => owner.pop_front(),
+            false => state.queue.take_from_outside(&self.injector),
+        };
+        oldest.or_else(|| owner.pop())
+    }
+
     /// Takes a worker out of the count of threads, in the critical section in which it decided to end.
     fn leave(&self, mut state: MutexGuard<'_, State>, id: usize) -> Next {
+        let mut deque = None;
         if let Some(worker) = state.crew.get_mut(&id) {
             worker.is_leaving = true;
+            deque = worker.deque.take();
             state.threads -= 1;
         }
-        drop(state);
+        if let Some(deque) = deque {
+            state.queue.remove_worker(&deque);
+        }
+        state.queue.set_bells(&self.injector);
+        if state.threads == 0 {
+            self.injector.set(GATE);
+        }
+        // It may have been on its way to a task, or leave some, which are somebody else's then.
+        state.queue.answer(id);
+        let called = state.queue.settle(&self.injector);
+        self.wake(state, called);
         self.signal();
         Next::Leave
     }
@@ -516,7 +636,7 @@ impl Core {
     /// Takes the callbacks, if there is no thread left to call them and never will be.
     pub(super) fn callbacks_if_last(&self) -> Option<Callbacks> {
         let state = self.state.lock();
-        let is_last = state.queue.intake == Intake::Closed && state.threads == 0;
+        let is_last = state.queue.intake() == Intake::Closed && state.threads == 0;
         drop(state);
         is_last.then(|| std::mem::take(&mut *self.callbacks.lock()))
     }
@@ -524,20 +644,20 @@ impl Core {
     /// Runs a job on the current thread, which shows its tasks in `slot`.
     pub(super) fn run(&self, job: Job<Slot>, slot: &Slot) {
         if !job.run(slot) {
-            self.state.lock().queue.hollow_taken();
+            self.state.lock().queue.hollowed(-1);
         }
     }
 
     /// A pool that drains on its own is closed for good as soon as no task is left that could submit.
     fn close_if_drained(&self, state: &mut State) {
-        if state.queue.intake == Intake::Own && state.is_quiet() {
+        if state.queue.intake() == Intake::Own && state.is_quiet(&self.injector) {
             self.close_for_good(state);
         }
     }
 
     fn close_for_good(&self, state: &mut State) {
-        state.queue.intake = Intake::Closed;
-        self.work.notify_all();
+        state.queue.narrow(&self.injector, Intake::Closed, true);
+        state.crew.values().for_each(|worker| worker.bed.notify_one());
     }
 
     // ---- blocked threads ----
@@ -555,16 +675,25 @@ impl Core {
             is_starting = worker.is_starting;
         }
         self.close_if_drained(&mut state);
-        if state.active() > 0 || state.queue.is_empty() {
+        if state.active() > 0 {
+            drop(state);
+        } else if self.is_left_empty(&mut state) {
             drop(state);
         } else if is_starting && is_end {
             // The first callback ends the process, or waits for its end, and would do so on every other thread too.
             drop(state);
             self.break_down();
         } else {
-            self.call_worker(state);
+            self.call_worker(state, |_| ());
         }
         self.signal();
+    }
+
+    /// Whether nothing is queued, for a pool of which nobody looks at the queue: if so, whoever submits next calls
+    /// somebody.
+    fn is_left_empty(&self, state: &mut State) -> bool {
+        state.queue.set_bells(&self.injector);
+        state.queue.is_empty(&self.injector)
     }
 
     pub(super) fn unblock(&self, id: usize) {
@@ -586,7 +715,7 @@ impl Core {
             return false;
         }
         let mut state = self.state.lock();
-        let job = if state.active() == 0 { state.queue.pop() } else { None };
+        let job = if state.active() == 0 { state.queue.take_one(&self.injector) } else { None };
         let Some(job) = job else {
             self.stranded.store(false, Ordering::Relaxed);
             return false;
@@ -600,12 +729,14 @@ impl Core {
             is_starting: false,
             is_leaving: false,
             blocked: Vec::new(),
-            taken_at: Some(0),
+            deque: None,
+            bed: Arc::new(Condvar::new()),
             given_up: None,
         };
+        guest.slot.reach();
         state.crew.insert(id, guest);
         drop(state);
-        let cx = WorkerCx { core: self.clone(), slot, id };
+        let cx = WorkerCx::new(self.clone(), slot, id, None);
         context::enter(&Frame::Worker(&cx), || self.run(job, &cx.slot));
         if self.is_stale() {
             return true;
@@ -637,11 +768,11 @@ impl Core {
             true => state.blocked_tasks(|wait| matches!(wait, Wait::Idle) || for_an_end(wait)),
             false => 0,
         };
-        state.settled() + blocked >= state.queue.accepted()
+        state.settled() + blocked >= state.queue.accepted(&self.injector)
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.is_stale() || self.state.lock().queue.intake != Intake::Open
+        self.is_stale() || self.state.lock().queue.intake() != Intake::Open
     }
 
     /// Whether running tasks are to stop.
@@ -658,7 +789,7 @@ impl Owner for Core {
     fn count_cancelled(&self) {
         let mut state = self.state.lock();
         state.cancelled += 1;
-        state.queue.hollowed();
+        state.queue.hollowed(1);
         self.close_if_drained(&mut state);
         drop(state);
         self.signal();
@@ -676,7 +807,7 @@ impl Owner for Core {
                 "the task submitted at {} was joined inside itself, where it could never end",
                 task.location()
             );
-            let claimed = || self.state.lock().queue.hollowed();
+            let claimed = || self.state.lock().queue.hollowed(1);
             if task.clone().run(&cx.slot, &claimed) && !self.is_stale() {
                 self.signal();
             }

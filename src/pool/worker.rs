@@ -3,9 +3,12 @@
 use super::core::{Callback, Callbacks, Core, Next};
 use crate::contain;
 use crate::context::{self, Frame, TaskHost, Wait};
+use crate::queue::deque::OwnEnd;
+use crate::queue::job::Job;
 use crate::task::slot::Slot;
 use std::any::Any;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// A thread that runs tasks of a pool.
@@ -13,6 +16,16 @@ pub(crate) struct WorkerCx {
     pub(crate) core: Arc<Core>,
     pub(crate) slot: Arc<Slot>,
     pub(super) id: usize,
+    /// Its own queue; none for a thread that runs a task for once.
+    pub(super) owner: Option<OwnEnd<Job<Slot>>>,
+    /// After how many tasks it looks beyond its own queue.
+    pub(super) turns: Cell<u32>,
+}
+
+impl WorkerCx {
+    pub(super) fn new(core: Arc<Core>, slot: Arc<Slot>, id: usize, owner: Option<OwnEnd<Job<Slot>>>) -> WorkerCx {
+        WorkerCx { core, slot, id, owner, turns: Cell::new(0) }
+    }
 }
 
 /// The life of a worker thread.
@@ -24,7 +37,7 @@ pub(super) fn run(cx: WorkerCx) {
         if !call(&core, "on_thread_start", on_start) {
             core.break_down();
         }
-        while let Next::Run(job) = core.next(cx.id) {
+        while let Next::Run(job) = core.next(&cx) {
             core.run(job, &cx.slot);
         }
         if core.is_stale() {

@@ -5,6 +5,7 @@
 //! boxed and travels as its pointer. This is the crate's unsafe core; everything about a closure's bytes is here.
 #![allow(unsafe_code)]
 
+use super::injector::Guise;
 use std::marker::PhantomData;
 use std::mem::{align_of, size_of, ManuallyDrop, MaybeUninit};
 use std::panic::Location;
@@ -61,7 +62,34 @@ const fn is_inline<W>() -> bool {
     size_of::<W>() <= size_of::<Payload>() && align_of::<W>() <= align_of::<Payload>()
 }
 
+/// A job that its submitter has not handed over yet, and so still knows by its type.
+#[repr(transparent)]
+pub(crate) struct Fresh<W, C: 'static>(Job<C>, PhantomData<W>);
+
+// SAFETY: a transparent wrapper around a job.
+unsafe impl<W, C> Guise<Job<C>> for Fresh<W, C> {}
+
+impl<W: Work<C>, C: 'static> Fresh<W, C> {
+    #[inline]
+    pub(crate) fn new(work: W, location: &'static Location<'static>) -> Fresh<W, C> {
+        Fresh(Job::new(work, location), PhantomData)
+    }
+
+    /// Takes the work back out.
+    pub(crate) fn into_work(self) -> W {
+        let mut job = ManuallyDrop::new(self.0);
+        if is_inline::<W>() {
+            // SAFETY: `new` put a `W` there, and the job is not used or dropped after this.
+            unsafe { job.payload.as_mut_ptr().cast::<W>().read() }
+        } else {
+            // SAFETY: as above, for the pointer of a `Box<W>`.
+            *unsafe { Boxed::<W, C>::take(&mut job.payload) }
+        }
+    }
+}
+
 impl<C: 'static> Job<C> {
+    #[inline]
     pub(crate) fn new<W: Work<C>>(work: W, location: &'static Location<'static>) -> Job<C> {
         let mut payload: Payload = [MaybeUninit::uninit(); WORDS];
         let place = &mut payload as *mut Payload;
@@ -222,6 +250,11 @@ mod tests {
         for _ in 0..20 {
             queue.push_back(job());
         }
+        // A submitter that is refused gets back what it gave.
+        let refused = Fresh::<_, usize>::new(probe(), Location::caller()).into_work();
+        assert!((refused.expected)(&refused.content));
+        drop(refused);
+        count.drops.store(0, Ordering::Relaxed);
         let first = queue.pop_front().unwrap();
         assert!(first.run(&3));
         let mut second = queue.pop_front().unwrap();

@@ -28,12 +28,16 @@ pub(crate) struct Slot {
     depth: AtomicUsize,
     /// The thread has ended a task and looks for the next one before it runs any code that is not ours.
     between: AtomicBool,
+    /// How many tasks had ended when the thread last reached for another, or [`NOTHING`].
+    reached_at: AtomicU64,
     /// Of the task without a handle.
     location: AtomicPtr<Location<'static>>,
     since: AtomicU64,
     is_labelled: AtomicBool,
     details: Mutex<Details>,
 }
+
+const NOTHING: u64 = u64::MAX;
 
 #[derive(Default)]
 struct Details {
@@ -75,6 +79,7 @@ impl Slot {
             cells_panicked: AtomicU64::new(0),
             depth: AtomicUsize::new(0),
             between: AtomicBool::new(false),
+            reached_at: AtomicU64::new(NOTHING),
             location: AtomicPtr::new(ptr::null_mut()),
             since: AtomicU64::new(0),
             is_labelled: AtomicBool::new(false),
@@ -153,6 +158,18 @@ impl Slot {
         self.between.store(between, Ordering::Relaxed);
     }
 
+    /// The thread is going to take a task, if there is one. Called before: whoever finds the task gone from the queue
+    /// finds this, too.
+    pub(crate) fn reach(&self) {
+        self.between.store(false, Ordering::Relaxed);
+        self.reached_at.store(self.ended(), Ordering::Relaxed);
+    }
+
+    /// The thread has no task in hand.
+    pub(crate) fn let_go(&self) {
+        self.reached_at.store(NOTHING, Ordering::Relaxed);
+    }
+
     // ---- everyone else ----
 
     pub(crate) fn depth(&self) -> usize {
@@ -161,6 +178,13 @@ impl Slot {
 
     pub(crate) fn is_between(&self) -> bool {
         self.between.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread may have a task in hand that is neither in the queue nor to be seen here: it has reached for
+    /// one and not begun it, or it is about to count it.
+    pub(crate) fn is_reaching(&self) -> bool {
+        // The count before the look at what runs: a task that ends in between was either seen or is counted.
+        self.reached_at.load(Ordering::Relaxed) == self.ended() && self.is_empty()
     }
 
     /// The counts of tasks without a handle.

@@ -1,8 +1,11 @@
 //! Who runs a pool's tasks, and what a thread that is blocked in a wait means for those who wait for the pool.
 
 use crate::context::Wait;
+use crate::queue::deque::Deque;
+use crate::queue::job::Job;
 use crate::registry::ended::Mark;
 use crate::registry::member::Circle;
+use crate::sync::Condvar;
 use crate::task::slot::{Ended, Slot};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -18,8 +21,10 @@ pub(in crate::pool) struct Worker {
     pub(super) is_leaving: bool,
     /// The waits that the thread is blocked in, one within another.
     pub(super) blocked: Vec<Blocked>,
-    /// How many tasks the thread had ended when it took the job that it has not come back from.
-    pub(super) taken_at: Option<u64>,
+    /// Its own queue, until it leaves; none for a thread that is not the pool's own.
+    pub(super) deque: Option<Arc<Deque<Job<Slot>>>>,
+    /// It sleeps on it.
+    pub(super) bed: Arc<Condvar>,
     /// Its tasks were abandoned; the counts of tasks without a handle stand still from then on.
     pub(super) given_up: Option<Ended>,
 }
@@ -45,13 +50,12 @@ impl Worker {
         Ended { completed: bare.completed + cells.completed, panicked: bare.panicked + cells.panicked }
     }
 
-    /// Whether the thread has a job in hand that is neither in the queue nor to be seen in the slot: it has taken it
-    /// and not begun, or it is about to count it. None but a few of our own instructions lie on either way, so this
-    /// may be waited out. It must be, before tasks are abandoned: the job would be missed.
+    /// Whether the thread may have a job in hand that is neither in the queue nor to be seen in the slot. None but a few
+    /// of our own instructions lie on either way, so this may be waited out. It must be, before tasks are abandoned: the
+    /// job would be missed.
     pub(super) fn is_between_queue_and_task(&self) -> bool {
         // What was given up is not counted when it ends, and its thread may be in anyone's code then.
-        // The count is read first: a task that ends in between was either seen or is counted.
-        self.given_up.is_none() && self.taken_at == Some(self.slot.ended()) && self.slot.is_empty()
+        self.given_up.is_none() && self.slot.is_reaching()
     }
 
     /// The tasks of this thread that count as finished because it is blocked in a wait that `counts`.

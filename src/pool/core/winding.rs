@@ -28,23 +28,27 @@ impl Core {
     }
 
     fn narrow(&self, state: &mut State, intake: Intake, refusal: RejectReason) {
-        if state.queue.intake == Intake::Open {
+        if state.queue.intake() == Intake::Open {
             state.refusal = refusal;
             state.closed_at = Some(Instant::now());
         }
-        state.queue.intake = state.queue.intake.max(intake);
+        state.queue.narrow(&self.injector, intake, self.refuses_own(intake));
         self.close_if_drained(state);
     }
 
-    /// Closes for good, and claims everything that is queued for cancellation.
+    /// Closes for good, and claims everything that is queued for cancellation. The hollow jobs among it come along: dropping
+    /// one may run code that is not ours.
     fn doom_queue(&self, state: &mut State) -> DoomedTasks {
         state.closed_at.get_or_insert_with(Instant::now);
         self.close_for_good(state);
-        let (jobs, dooms) = state.queue.doom_all();
+        let mut jobs = state.queue.take_all(&self.injector);
         let mut handles = Vec::new();
-        for doom in dooms {
-            match doom {
-                Doom::Gone => continue,
+        for job in &mut jobs {
+            match job.doom() {
+                Doom::Gone => {
+                    state.queue.hollowed(-1);
+                    continue;
+                }
                 Doom::Silent => {}
                 Doom::Awaited(handle) => handles.push(handle),
             }
@@ -69,7 +73,7 @@ impl Core {
         let mut state = self.state.lock();
         let is_deserted =
             state.crew.values().all(|worker| worker.thread.is_none()) && state.joining.is_empty();
-        let is_done = state.queue.intake == Intake::Closed && is_deserted && state.winders == 0;
+        let is_done = state.queue.intake() == Intake::Closed && is_deserted && state.winders == 0;
         // A handle may still ask for a shutdown, which has threads to join.
         let has_work = !self.over.load(Ordering::Relaxed) || !state.ended_threads.is_empty();
         let is_wanted = self.handles.load(Ordering::Acquire) > 0 && has_work;
@@ -138,12 +142,12 @@ impl Member for Core {
 
     fn tally(&self) -> Tally {
         let state = self.state.lock();
-        Tally { settled: state.settled() + state.blocked_tasks(for_an_end), accepted: state.queue.accepted() }
+        Tally { settled: state.settled() + state.blocked_tasks(for_an_end), accepted: state.queue.accepted(&self.injector) }
     }
 
     fn seal(&self) -> bool {
         let mut state = self.state.lock();
-        let is_quiet = state.queue.intake == Intake::Closed || state.is_quiet();
+        let is_quiet = state.queue.intake() == Intake::Closed || state.is_quiet(&self.injector);
         if is_quiet {
             self.close_for_good(&mut state);
         }
@@ -152,7 +156,7 @@ impl Member for Core {
 
     fn cut_off(&self) -> Box<dyn Doomed> {
         let mut state = self.state.lock();
-        if state.queue.intake == Intake::Open {
+        if state.queue.intake() == Intake::Open {
             state.refusal = RejectReason::ShuttingDown;
         }
         self.told.store(true, Ordering::Relaxed);
@@ -251,17 +255,17 @@ impl Member for Core {
         let state = self.state.lock();
         let ended = state.ended();
         stats.threads = state.threads;
-        stats.idle = state.idle;
+        stats.idle = state.queue.asleep();
         stats.peak_threads = state.peak_threads;
-        stats.queued = state.queue.waiting();
+        stats.queued = state.queue.waiting(&self.injector);
         let living = state.crew.values().filter(|worker| worker.given_up.is_none());
         stats.running = living.map(|worker| worker.slot.depth() as u64).sum();
-        stats.accepted = state.queue.accepted();
+        stats.accepted = state.queue.accepted(&self.injector);
         stats.completed = ended.completed;
         stats.panicked = ended.panicked;
         stats.cancelled = state.cancelled;
         stats.abandoned = state.abandoned.len() as u64;
-        stats.phase = match state.queue.intake {
+        stats.phase = match state.queue.intake() {
             Intake::Open => PoolPhase::Open,
             Intake::Registry | Intake::Own => PoolPhase::Draining,
             Intake::Closed => PoolPhase::Closed,

@@ -1,0 +1,347 @@
+//! The queue that every thread may add to: unbounded, first in first out, many producers, one taker at a time.
+//!
+//! # Layout
+//!
+//! Items lie inline in blocks of 31, which form a list. Positions count on through all blocks; each block has one
+//! position more than it has slots, and the tail stands on that one while the next block is being linked.
+//!
+//! # The word
+//!
+//! The tail's position shares its word with two flags, so that adding an item is one compare-and-swap that also says
+//! whether the item was taken on, and whether somebody has to be told:
+//!
+//! * **Accept against close.** A producer's swap fails once [`GATE`](super::GATE) is set. So every item is either
+//!   before the gate in the order of changes of this one word, and whoever shut the gate counts it, or it is refused.
+//! * **Add against sleep.** Whoever is going to sleep swaps [`BELL`](super::BELL) into the word it saw *empty*; the swap
+//!   fails if an item was added since. So every item is either seen by the sleeper, or its producer sees the bell.
+//!
+//! Neither rests on the order of two different words, so neither needs a fence.
+//!
+//! # Filling and taking
+//!
+//! A producer first claims its position and then moves the item in; `ready` tells that this is done (Release, with the
+//! Acquire of the taker). A taker stops at an item that is not ready. The taker has the only [`Front`], so nobody else
+//! reads slots or moves the head. A block whose items are all taken is kept for the next producer that needs one, or
+//! freed.
+#![allow(unsafe_code)]
+
+use super::{BELL, FLAGS, GATE};
+use crate::sync::shared::{AtomicBool, AtomicPtr, AtomicU64, Ordering, Padded, Patience, UnsafeCell};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ptr;
+
+/// Positions in a block.
+const LAP: u64 = if cfg!(winddown_model) { 3 } else { 32 };
+/// Slots in a block.
+const CAP: u64 = LAP - 1;
+const ONE: u64 = FLAGS + 1;
+
+pub(crate) struct Injector<T> {
+    id: u64,
+    tail: Padded<Tail<T>>,
+    /// Changed by the holder of the front alone.
+    head: Padded<Head<T>>,
+    /// A block for the next producer that needs one.
+    spare: AtomicPtr<Block<T>>,
+}
+
+struct Tail<T> {
+    word: AtomicU64,
+    /// The block that the position is in. It changes only while the position is that of no slot.
+    block: AtomicPtr<Block<T>>,
+}
+
+struct Head<T> {
+    position: AtomicU64,
+    block: AtomicPtr<Block<T>>,
+}
+
+struct Block<T> {
+    next: AtomicPtr<Block<T>>,
+    slots: [Slot<T>; CAP as usize],
+}
+
+struct Slot<T> {
+    item: UnsafeCell<MaybeUninit<T>>,
+    ready: AtomicBool,
+}
+
+/// The right to take items, from one injector and from the deques made for it: there is one for each injector, and
+/// whoever has it borrowed mutably is the only taker.
+pub(crate) struct Front {
+    id: u64,
+}
+
+impl Front {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// What an item looks like to whoever adds it, and gets it back if it is refused: the item itself, or one whose type
+/// says more about it.
+///
+/// # Safety
+///
+/// It is a `T`, or a transparent wrapper around one.
+pub(crate) unsafe trait Guise<T>: Sized {
+    fn bare(self) -> T {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: it has the bytes of a `T`, and is not used or dropped after this.
+        unsafe { ptr::from_ref(&*this).cast::<T>().read() }
+    }
+}
+
+// SAFETY: it is a `T`.
+unsafe impl<T> Guise<T> for T {}
+
+// SAFETY: an item is moved in by one thread and out by one other, which sees it through `ready`; everything else is
+// atomic.
+unsafe impl<T: Send> Send for Injector<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Injector<T> {}
+
+impl<T> Block<T> {
+    fn new() -> Box<Block<T>> {
+        let slot = |_| Slot { item: UnsafeCell::new(MaybeUninit::uninit()), ready: AtomicBool::new(false) };
+        Box::new(Block { next: AtomicPtr::new(ptr::null_mut()), slots: std::array::from_fn(slot) })
+    }
+}
+
+impl<T> Injector<T> {
+    /// Empty, with the bell set and the gate shut: it takes its first item through that, from the holder of the front.
+    pub(crate) fn new() -> (Injector<T>, Front) {
+        static IDS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let id = IDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let none = ptr::null_mut;
+        let injector = Injector {
+            id,
+            tail: Padded(Tail { word: AtomicU64::new(FLAGS), block: AtomicPtr::new(none()) }),
+            head: Padded(Head { position: AtomicU64::new(0), block: AtomicPtr::new(none()) }),
+            spare: AtomicPtr::new(none()),
+        };
+        (injector, Front { id })
+    }
+
+    // ---- producers ----
+
+    /// Adds an item unless the gate is shut. Says whether the bell is set.
+    #[inline]
+    pub(crate) fn push<G: Guise<T>>(&self, item: G) -> Result<bool, G> {
+        self.add(item, false)
+    }
+
+    /// Adds an item although the gate is shut.
+    pub(crate) fn push_through(&self, _: &mut Front, item: T) {
+        if self.tail.0.block.load(Ordering::Relaxed).is_null() {
+            // The gate has not been open yet, so no other producer is here.
+            let first = Box::into_raw(Block::new());
+            self.head.0.block.store(first, Ordering::Relaxed);
+            self.tail.0.block.store(first, Ordering::Release);
+        }
+        let _ = self.add(item, true);
+    }
+
+    #[inline]
+    fn add<G: Guise<T>>(&self, item: G, is_gated: bool) -> Result<bool, G> {
+        let mut next = None;
+        let mut patience = Patience::default();
+        // Acquire, here and below: pairs with the Release that ends `link`, so that a position never comes with the
+        // block before its own.
+        let mut word = self.tail.0.word.load(Ordering::Acquire);
+        loop {
+            if word & GATE != 0 && !is_gated {
+                self.keep(next);
+                return Err(item);
+            }
+            let offset = (word / ONE) % LAP;
+            if offset == CAP {
+                patience.wait();
+                word = self.tail.0.word.load(Ordering::Acquire);
+                continue;
+            }
+            let block = self.tail.0.block.load(Ordering::Acquire);
+            if offset + 1 == CAP && next.is_none() {
+                // Before the claim: an allocation may take its time, and everybody waits for the link.
+                next = Some(self.new_block());
+            }
+            // Release: whoever counts items and sees this one sees what its producer did before.
+            match self.tail.0.word.compare_exchange_weak(
+                word,
+                word + ONE,
+                Ordering::Release,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => {
+                    // SAFETY: the position claimed is in this block: the block changes only together with the
+                    // position, which was the same before the block was read and at the swap. The block is not
+                    // freed before all its slots are taken, and this one cannot be before it is ready.
+                    let block = unsafe { &*block };
+                    if offset + 1 == CAP {
+                        self.link(block, next.take());
+                    }
+                    let slot = &block.slots[offset as usize];
+                    // SAFETY: the claim is on this slot, and no taker reads it before it is ready.
+                    slot.item.with_mut(|place| unsafe { (*place).write(item.bare()) });
+                    slot.ready.store(true, Ordering::Release);
+                    self.keep(next);
+                    return Ok(word & BELL != 0);
+                }
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Opens the block after `block`, whose last slot the caller has claimed and not filled yet.
+    #[cold]
+    fn link(&self, block: &Block<T>, next: Option<Box<Block<T>>>) {
+        let next = Box::into_raw(next.unwrap_or_else(Block::new));
+        // The taker of the last slot sees this, since it sees that slot ready.
+        block.next.store(next, Ordering::Relaxed);
+        self.tail.0.block.store(next, Ordering::Relaxed);
+        self.tail.0.word.fetch_add(ONE, Ordering::Release);
+    }
+
+    fn new_block(&self) -> Box<Block<T>> {
+        // Acquire: pairs with the Release in `keep`.
+        let spare = self.spare.swap(ptr::null_mut(), Ordering::Acquire);
+        if spare.is_null() {
+            return Block::new();
+        }
+        // SAFETY: `keep` made it of a box, and the swap gave it to this thread alone.
+        unsafe { Box::from_raw(spare) }
+    }
+
+    /// Keeps a block for the next that needs one, unless one is kept already.
+    fn keep(&self, block: Option<Box<Block<T>>>) {
+        let Some(block) = block else { return };
+        let block = Box::into_raw(block);
+        if self
+            .spare
+            .compare_exchange(ptr::null_mut(), block, Ordering::Release, Ordering::Relaxed)
+            .is_err()
+        {
+            // SAFETY: made of a box just above, and given to nobody.
+            drop(unsafe { Box::from_raw(block) });
+        }
+    }
+
+    // ---- the taker ----
+
+    /// Takes up to `most` items, in order, as far as they are ready. Returns how many.
+    pub(crate) fn take(&self, front: &mut Front, most: usize, mut give: impl FnMut(T)) -> usize {
+        assert_eq!(front.id, self.id, "a front goes with one injector");
+        let head = &self.head.0;
+        let (mut position, mut block) =
+            (head.position.load(Ordering::Relaxed), head.block.load(Ordering::Relaxed));
+        let mut taken = 0;
+        // The tail is the producers' business: a slot tells itself whether there is something in it.
+        while taken < most && !block.is_null() {
+            // SAFETY: the head's block is freed below and nowhere else.
+            let slots = unsafe { &(*block).slots };
+            let slot = &slots[(position % LAP) as usize];
+            if !slot.ready.load(Ordering::Acquire) {
+                break;
+            }
+            // SAFETY: it is ready, so its producer is done with it, and nobody else takes.
+            give(slot.item.with_mut(|place| unsafe { (*place).assume_init_read() }));
+            slot.ready.store(false, Ordering::Relaxed);
+            taken += 1;
+            position += 1;
+            if position % LAP == CAP {
+                // SAFETY: all its slots are taken, so every producer that claimed one is done with it, and one that
+                // comes now with a stale pointer claims nothing: `link` moved the tail before the last slot was ready.
+                let mut done = unsafe { Box::from_raw(block) };
+                block = take_mut(&mut done.next);
+                self.keep(Some(done));
+                position += 1;
+            }
+        }
+        // Release: pairs with the Acquire in `is_empty`.
+        head.position.store(position, Ordering::Release);
+        head.block.store(block, Ordering::Relaxed);
+        taken
+    }
+
+    /// Sets the bell if there is no item. Says whether there was none: then whoever adds the next one sees the bell.
+    pub(crate) fn arm(&self, _: &mut Front) -> bool {
+        let head = self.head.0.position.load(Ordering::Relaxed);
+        let mut word = self.tail.0.word.load(Ordering::Acquire);
+        loop {
+            if word / ONE != head {
+                return false;
+            }
+            if word & BELL != 0 {
+                return true;
+            }
+            match self.tail.0.word.compare_exchange_weak(
+                word,
+                word | BELL,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Sets flags, whatever there is.
+    pub(crate) fn set(&self, flags: u64) {
+        self.tail.0.word.fetch_or(flags, Ordering::AcqRel);
+    }
+
+    pub(crate) fn clear(&self, flags: u64) {
+        self.tail.0.word.fetch_and(!flags, Ordering::AcqRel);
+    }
+
+    // ---- everyone ----
+
+    /// Items ever added.
+    pub(crate) fn added(&self) -> u64 {
+        items(self.tail.0.word.load(Ordering::Acquire) / ONE)
+    }
+
+    /// Items that are not taken yet. Exact for whoever has the front.
+    pub(crate) fn len(&self) -> usize {
+        let taken = items(self.head.0.position.load(Ordering::Acquire));
+        self.added().saturating_sub(taken) as usize
+    }
+
+    /// Whether there is something for a taker to look at: an item, or a shut gate. A hint.
+    pub(crate) fn is_stirring(&self) -> bool {
+        let word = self.tail.0.word.load(Ordering::Relaxed);
+        word & GATE != 0 || word / ONE != self.head.0.position.load(Ordering::Relaxed)
+    }
+}
+
+/// How many items come before a position.
+fn items(position: u64) -> u64 {
+    position / LAP * CAP + position % LAP
+}
+
+/// What an atomic holds, and null in its place.
+fn take_mut<T>(atomic: &mut AtomicPtr<T>) -> *mut T {
+    let value = atomic.load(Ordering::Relaxed);
+    atomic.store(ptr::null_mut(), Ordering::Relaxed);
+    value
+}
+
+impl<T> Drop for Injector<T> {
+    fn drop(&mut self) {
+        let mut front = Front { id: self.id };
+        // In a forked child an item may have been halfway in at the fork; it and those behind it stay where they are.
+        self.take(&mut front, usize::MAX, drop);
+        let mut block = self.head.0.block.load(Ordering::Relaxed);
+        while !block.is_null() {
+            // SAFETY: nobody else is left, and each block in the list was made of a box.
+            let done = unsafe { Box::from_raw(block) };
+            block = done.next.load(Ordering::Relaxed);
+        }
+        let spare = self.spare.load(Ordering::Relaxed);
+        if !spare.is_null() {
+            // SAFETY: as above; it is not in the list.
+            drop(unsafe { Box::from_raw(spare) });
+        }
+    }
+}
