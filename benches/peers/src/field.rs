@@ -116,7 +116,7 @@ impl Field {
 
     /// The versions that take part, by contestant.
     pub(crate) fn versions(&self) -> BTreeMap<String, String> {
-        let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap_or_default();
+        let lock = fs::read_to_string(package().join("../../Cargo.lock")).unwrap_or_default();
         let version = |contestant: Contestant| match contestant.kind {
             Kind::Pool => locked(&lock, contestant.name),
             Kind::Threads => None, // It is rustc's.
@@ -130,12 +130,12 @@ impl Field {
 }
 
 fn foreign() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign")
+    package().join("foreign")
 }
 
-/// The root of the workspace.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+/// Where this package is.
+pub fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The first line that a program prints, if it is there.

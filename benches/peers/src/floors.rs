@@ -7,9 +7,11 @@ use crate::run::Run;
 #[derive(Clone, PartialEq, Debug)]
 pub struct Floor {
     /// What is compared.
-    pub what: String,
+    pub what: &'static str,
     /// With whom, or with what of its own.
-    pub against: String,
+    pub against: &'static str,
+    /// Who that is, where it is the best of several.
+    pub best: Option<&'static str>,
     /// The number of workers.
     pub width: usize,
     /// What was found.
@@ -57,49 +59,53 @@ pub fn check(run: &Run) -> Vec<Floor> {
     let mut floors = Vec::new();
     for (figure, rayon, best) in AGAINST_PEERS {
         for width in WIDTHS {
-            floors.extend(against(run, figure, width, "rayon", "rayon", rayon));
+            floors.extend(against(run, figure, width, "rayon", rayon));
             if let Some(peer) = best_rust_peer(run, figure, width) {
-                floors.extend(against(run, figure, width, peer, &format!("the best, {peer}"), best));
+                let floor = against(run, figure, width, peer, best);
+                floors.extend(floor.map(|floor| Floor {
+                    against: "best Rust peer",
+                    best: Some(peer),
+                    ..floor
+                }));
             }
         }
     }
     for width in WIDTHS {
         for (peer, least) in HANDLES {
-            floors.extend(against(run, "spawn-join", width, peer, peer, least));
+            floors.extend(against(run, "spawn-join", width, peer, least));
         }
     }
     for width in WIDTHS {
-        let thread = run.get("create", width, THREADS);
-        floors.extend(at_most("create", "a bare thread", width, run.get("create", width, HOST), thread, 1.5));
+        let (pool, thread) = (run.get("create", width, HOST), run.get("create", width, THREADS));
+        floors.extend(at_most("create", "a bare thread", width, pool, thread, 1.5));
     }
     for width in WIDTHS {
         let (whole, burst) = (run.get("drain whole", width, HOST), run.get("burst", width, HOST));
         floors.extend(at_most("drain whole", "its burst", width, whole, burst, 1.2));
     }
-    let in_turn = |width| run.get("burst in turn", width, HOST);
-    floors.extend(at_most("burst", "its burst with 2 workers", 16, in_turn(16), in_turn(2), 1.5));
+    let burst = |width| run.get("burst in turn", width, HOST);
+    floors.extend(at_most("burst", "the same with 2 workers", 16, burst(16), burst(2), 1.5));
     let queue = |figure| run.get(figure, 2, HOST);
     floors.extend(at_most("long queue", "a short queue", 2, queue("long queue"), queue("short queue"), 1.3));
     floors.extend(at_most("long queue", "bytes a task", 2, queue("long queue bytes"), Some(1.0), 64.0));
     floors
 }
 
-fn against(run: &Run, figure: &str, width: usize, peer: &str, name: &str, least: f64) -> Option<Floor> {
-    let found = run.get(figure, width, peer)? / run.get(figure, width, HOST)?;
-    let (what, against) = (figure.to_owned(), name.to_owned());
-    Some(Floor { what, against, width, found, bound: Bound::AtLeast(least) })
+fn against(run: &Run, what: &'static str, width: usize, peer: &'static str, least: f64) -> Option<Floor> {
+    let found = run.get(what, width, peer)? / run.get(what, width, HOST)?;
+    Some(Floor { what, against: peer, best: None, width, found, bound: Bound::AtLeast(least) })
 }
 
 fn at_most(
-    what: &str,
-    against: &str,
+    what: &'static str,
+    against: &'static str,
     width: usize,
     figure: Option<f64>,
     base: Option<f64>,
     most: f64,
 ) -> Option<Floor> {
-    let (what, against) = (what.to_owned(), against.to_owned());
-    Some(Floor { what, against, width, found: figure? / base?, bound: Bound::AtMost(most) })
+    let found = figure? / base?;
+    Some(Floor { what, against, best: None, width, found, bound: Bound::AtMost(most) })
 }
 
 /// The fastest of the Rust contestants other than winddown.
@@ -121,8 +127,8 @@ mod tests {
         }
         let floors = check(&run);
         let found: Vec<_> =
-            floors.iter().map(|floor| (floor.against.as_str(), floor.found, floor.is_kept())).collect();
-        assert_eq!(found, [("rayon", 6.0, true), ("the best, blocking", 2.0, false)]);
+            floors.iter().map(|floor| (floor.against, floor.best, floor.found, floor.is_kept())).collect();
+        assert_eq!(found, [("rayon", None, 6.0, true), ("best Rust peer", Some("blocking"), 2.0, false)]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub mod programme;
 pub mod run;
 mod scenes;
 mod serve;
-mod tables;
+pub mod tables;
 mod task;
 
 pub use contest::{compare, Options};

@@ -1,6 +1,6 @@
 //! What one run has found, and the file that keeps it.
 
-use crate::field::first_line;
+use crate::field::{first_line, package};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -63,13 +63,33 @@ impl Run {
         self.figures.get(figure).into_iter().flat_map(|widths| widths.keys().copied())
     }
 
+    /// Reads the three runs that are kept beside the bench, for what is published of them.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is missing, was a quick one, or was made with something else than the others.
+    pub fn read_kept() -> io::Result<Vec<Run>> {
+        let path = |n| package().join(format!("results/run-{n}.json"));
+        let runs = (1..=3).map(|n| Run::read(&path(n))).collect::<io::Result<Vec<_>>>()?;
+        let made_with =
+            |run: &Run| (run.cpu.clone(), run.kernel.clone(), run.rustc.clone(), run.versions.clone());
+        if runs.iter().any(|run| run.quick || made_with(run) != made_with(&runs[0])) {
+            return Err(io::Error::other(
+                "the three runs are to be full ones, all on the same machine and versions",
+            ));
+        }
+        Ok(runs)
+    }
+
     /// Reads what [`write`](Run::write) wrote.
     ///
     /// # Errors
     ///
     /// When the file cannot be read, or is not of a run.
     pub fn read(path: &Path) -> io::Result<Run> {
-        Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
+        let text = fs::read_to_string(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        Ok(serde_json::from_str(&text)?)
     }
 
     /// Writes the run as JSON.
@@ -89,7 +109,7 @@ fn cpu() -> Option<String> {
 }
 
 /// The value below which `share` of the samples are.
-pub(crate) fn quantile(samples: &mut [f64], share: f64) -> Option<f64> {
+pub fn quantile(samples: &mut [f64], share: f64) -> Option<f64> {
     samples.sort_by(f64::total_cmp);
     let last = samples.len().checked_sub(1)?;
     samples.get((last as f64 * share).round() as usize).copied()

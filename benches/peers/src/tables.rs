@@ -37,7 +37,7 @@ pub(crate) fn scene(run: &Run, scene: &Scene) -> String {
 }
 
 /// A figure, and how many times winddown's it is; a dash where there is none.
-pub(crate) fn with_ratio(run: &Run, figure: Figure, width: usize, contestant: &str) -> String {
+pub fn with_ratio(run: &Run, figure: Figure, width: usize, contestant: &str) -> String {
     let Some(value) = run.get(figure.name, width, contestant) else { return "-".to_owned() };
     let plain = quantity(value, figure.unit);
     match run.get(figure.name, width, HOST) {
@@ -49,7 +49,7 @@ pub(crate) fn with_ratio(run: &Run, figure: Figure, width: usize, contestant: &s
 }
 
 /// A number with its unit.
-pub(crate) fn quantity(value: f64, unit: Unit) -> String {
+pub fn quantity(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Nanoseconds if value < 1e3 => format!("{value:.0} ns"),
         Unit::Nanoseconds if value < 1e5 => format!("{:.1} µs", value / 1e3),
@@ -62,14 +62,17 @@ pub(crate) fn quantity(value: f64, unit: Unit) -> String {
 /// The floors, a line for each.
 pub(crate) fn floors(floors: &[Floor]) -> String {
     let mut text =
-        format!("Floors\n  {:<12}{:<26}{:>8}{:>10}{:>12}\n", "", "against", "workers", "found", "floor");
+        format!("Floors\n  {:<12}{:<30}{:>8}{:>10}{:>10}\n", "", "against", "workers", "found", "floor");
     for floor in floors {
+        let against = match floor.best {
+            Some(peer) => format!("{} ({peer})", floor.against),
+            None => floor.against.to_owned(),
+        };
         let verdict = if floor.is_kept() { "PASS" } else { "FAIL" };
         let _ = writeln!(
             text,
-            "  {:<12}{:<26}{:>8}{:>10.2}{:>12}  {verdict}",
+            "  {:<12}{against:<30}{:>8}{:>10.2}{:>10}  {verdict}",
             floor.what,
-            floor.against,
             floor.width,
             floor.found,
             bound(floor.bound),
@@ -79,7 +82,7 @@ pub(crate) fn floors(floors: &[Floor]) -> String {
 }
 
 /// Which numbers keep a promise.
-pub(crate) fn bound(bound: Bound) -> String {
+pub fn bound(bound: Bound) -> String {
     match bound {
         Bound::AtLeast(least) => format!("≥ {least}"),
         Bound::AtMost(most) => format!("≤ {most}"),
