@@ -23,11 +23,10 @@
 //! * Every peer is called through its cheapest public call: rayon `ThreadPool::spawn`, threadpool `execute`, tokio
 //!   `Runtime::spawn_blocking` with the handle dropped, rusty_pool `execute`, blocking `unblock(..).detach()`, futures
 //!   `spawn_ok` of an async block, winddown `execute`.
-//! * Results come back in each peer's natural way: winddown `spawn` and `join`; tokio `block_on` of the handle, on the
-//!   runtime of the current thread; rusty_pool `evaluate` and `await_complete`; futures `spawn_with_handle` and
+//! * Results come back in each peer's natural way: winddown `spawn` and `join`; tokio `Handle::block_on` of the join
+//!   handle; rusty_pool `evaluate` and `await_complete`; futures `spawn_with_handle` and
 //!   `block_on`; blocking `block_on(unblock(..))`; std `spawn` and `join`; Java `submit` and `get`; Python `submit` and
-//!   `result`; rayon `install`, which is cheaper than `spawn` with a channel; threadpool, which has nothing of the
-//!   kind, one std channel that is used again.
+//!   `result`; rayon and threadpool, which have none, with a std channel for each task (rayon's `install` takes longer).
 //! * Every peer has a process of its own for each scene and width, all of the same program, so that none has another's
 //!   heap or idle threads to bear. All these processes are there for the whole scene, and play their rounds in turn,
 //!   each round beginning with another peer. The first round is thrown away; an untimed small one comes before each

@@ -5,7 +5,8 @@ use crate::field::{Contestant, Field, Programs, HOST};
 use crate::programme::{Outcome, Plan, Scene, SCENES};
 use crate::run::{quantile, Run};
 use crate::{floors, tables};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -31,7 +32,10 @@ impl Options {
 /// # Errors
 ///
 /// When the figures cannot be written to the file that was asked for.
-pub fn compare(programs: Programs, options: &Options) -> std::io::Result<()> {
+pub fn compare(programs: Programs, options: &Options) -> io::Result<()> {
+    if let Some(directory) = options.json.as_deref().and_then(Path::parent) {
+        fs::create_dir_all(directory)?;
+    }
     let field = Field::new(programs);
     let mut run = Run::new(options.quick, field.versions());
     println!("{}", tables::heading(&run));

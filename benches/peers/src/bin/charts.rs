@@ -55,7 +55,7 @@ const CHARTS: [Chart; 2] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let runs = Run::read_kept()?; // So the directory is there.
+    let runs = Run::read_kept()?;
     for chart in &CHARTS {
         let path = package().join("results").join(chart.file);
         let size = (MARGIN + NAMES + PANEL * chart.panels.len() as i32, HEAD + ROW * rows().count() as i32);
