@@ -4,7 +4,7 @@
 //! cargo bench -p peers                       everything: some minutes
 //! cargo bench -p peers -- burst cold         scenes whose names have one of these in them
 //! cargo bench -p peers -- --widths 2,4       at these numbers of workers; default: 1, 2, 4 and 16
-//! cargo bench -p peers -- --json FILE        writes the medians to a file as well
+//! cargo bench -p peers -- --json FILE        writes the medians to a file as well, seen from this package
 //! cargo bench -p peers -- --quick            few and small rounds: for a look, not for a verdict
 //! ```
 //!
@@ -24,14 +24,15 @@
 //!   `Runtime::spawn_blocking` with the handle dropped, rusty_pool `execute`, blocking `unblock(..).detach()`, futures
 //!   `spawn_ok` of an async block, winddown `execute`.
 //! * Results come back in each peer's natural way: winddown `spawn` and `join`; tokio `Handle::block_on` of the join
-//!   handle; rusty_pool `evaluate` and `await_complete`; futures `spawn_with_handle` and
-//!   `block_on`; blocking `block_on(unblock(..))`; std `spawn` and `join`; Java `submit` and `get`; Python `submit` and
-//!   `result`; rayon and threadpool, which have none, with a std channel for each task (rayon's `install` takes longer).
+//!   handle; rusty_pool `evaluate` and `await_complete`; futures `spawn_with_handle` and `block_on`; blocking
+//!   `block_on(unblock(..))`; std `spawn` and `join`; Java `submit` and `get`; Python `submit` and `result`; rayon and
+//!   threadpool, which have no handles, with a std channel for each task (rayon's `install` takes longer).
 //! * Every peer has a process of its own for each scene and width, all of the same program, so that none has another's
 //!   heap or idle threads to bear. All these processes are there for the whole scene, and play their rounds in turn,
-//!   each round beginning with another peer. The first round is thrown away; an untimed small one comes before each
-//!   that is timed, so that a pool that lets idle threads go has them again. What counts is the median of the rounds
-//!   (nine; seven in `drain`), and the ratio of a peer's to winddown's.
+//!   each turn beginning with another peer. The first round is thrown away, for Java the first four. An untimed small
+//!   one comes before each that is timed, so that a pool that lets idle threads go has them again; round trips begin a
+//!   block of samples with a few untimed ones instead. What counts is the median of the rounds (nine; seven in `drain`),
+//!   and the ratio of a peer's to winddown's.
 //! * That a task has run is noticed in the same way for all: every thread counts on a cache line of its own, with a
 //!   plain load and store, and the main thread adds these up, sleeping 50 µs in between. Java and Python do the same
 //!   with what they have.
