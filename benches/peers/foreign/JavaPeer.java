@@ -1,6 +1,7 @@
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Locale;
 import java.util.concurrent.Callable;
@@ -131,20 +132,20 @@ public final class JavaPeer {
     static double multi(long tasks) throws Exception {
         int producers = 4;
         long target = counted() + tasks / producers * producers;
-        CyclicBarrier ready = new CyclicBarrier(producers + 1);
-        Callable<Void> producer = () -> {
+        CyclicBarrier ready = new CyclicBarrier(producers);
+        Callable<Long> producer = () -> {
             ready.await();
+            long start = System.nanoTime();
             submitTicks(pool, tasks / producers);
-            return null;
+            return start;
         };
         ExecutorService threads = Executors.newFixedThreadPool(producers);
-        for (int i = 0; i < producers; i++) {
-            threads.submit(producer);
+        long first = Long.MAX_VALUE;
+        for (Future<Long> start : threads.invokeAll(Collections.nCopies(producers, producer))) {
+            first = Math.min(first, start.get());
         }
-        ready.await();
-        long start = System.nanoTime();
         waitFor(target);
-        double each = each(start, tasks);
+        double each = each(first, tasks);
         end(threads);
         return each;
     }

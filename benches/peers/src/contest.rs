@@ -49,7 +49,10 @@ pub fn compare(programs: Programs, options: &Options) -> io::Result<()> {
         check_widths(&field, options.quick, &mut run);
         check_backlog(&field, options.quick, &mut run);
     }
-    println!("{}", tables::floors(&floors::check(&run)));
+    let floors = floors::check(&run);
+    if !floors.is_empty() {
+        println!("{}", tables::floors(&floors));
+    }
     options.json.as_deref().map_or(Ok(()), |path| run.write(path))
 }
 
