@@ -42,7 +42,9 @@ pub fn with_ratio(run: &Run, figure: Figure, width: usize, contestant: &str) -> 
     let plain = quantity(value, figure.unit);
     match run.get(figure.name, width, HOST) {
         Some(base) if contestant != HOST && figure.unit != Unit::Speedup => {
-            format!("{plain} ({:.2})", value / base)
+            let ratio = value / base;
+            let digits = if ratio < 10.0 { 2 } else { 0 };
+            format!("{plain} ({ratio:.digits$})")
         }
         _ => plain,
     }
