@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::os::Generation;
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -29,8 +29,6 @@ pub(crate) trait TaskHost {
 
     /// Labels the innermost task.
     fn set_label(&self, label: Cow<'static, str>);
-
-    fn as_any(&self) -> &dyn Any;
 }
 
 /// What a blocked thread waits for.
@@ -62,34 +60,65 @@ pub(crate) enum Frame<'a> {
     Hook(&'a dyn HookHost),
 }
 
-/// A frame, and the process that entered it: in a child that was forked meanwhile it means nothing.
-type Entered = Option<(NonNull<Frame<'static>>, Generation)>;
-
-thread_local! {
-    static CURRENT: Cell<Entered> = const { Cell::new(None) };
+/// What was entered.
+#[derive(Clone, Copy)]
+struct Entered {
+    frame: NonNull<Frame<'static>>,
+    /// In a child that was forked since, the frame means nothing.
+    generation: Generation,
+    /// The host itself and its type, for `with_host`.
+    host: Option<(NonNull<()>, TypeId)>,
 }
 
-/// Runs `f` with `frame` as what the current thread is doing.
-pub(crate) fn enter<R>(frame: &Frame<'_>, f: impl FnOnce() -> R) -> R {
-    struct Restore(Entered);
+thread_local! {
+    static CURRENT: Cell<Option<Entered>> = const { Cell::new(None) };
+}
+
+/// Runs `f` on a thread that runs tasks for `host`.
+pub(crate) fn enter_worker<H: TaskHost + 'static, R>(host: &H, f: impl FnOnce() -> R) -> R {
+    enter(&Frame::Worker(host), Some((NonNull::from(host).cast(), TypeId::of::<H>())), f)
+}
+
+/// Runs `f` on a thread that runs a hook for `host`.
+pub(crate) fn enter_hook<R>(host: &dyn HookHost, f: impl FnOnce() -> R) -> R {
+    enter(&Frame::Hook(host), None, f)
+}
+
+fn enter<R>(frame: &Frame<'_>, host: Option<(NonNull<()>, TypeId)>, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Entered>);
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.with(|current| current.set(self.0));
         }
     }
-    let frame: NonNull<Frame<'static>> = NonNull::from(frame).cast();
-    let entered = Some((frame, Generation::now()));
-    let _restore = Restore(CURRENT.with(|current| current.replace(entered)));
+    let entered = Entered { frame: NonNull::from(frame).cast(), generation: Generation::now(), host };
+    let _restore = Restore(CURRENT.with(|current| current.replace(Some(entered))));
     f()
 }
 
 /// Shows `f` what the current thread is doing.
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
-    let current = CURRENT.with(Cell::get).filter(|(_, generation)| !generation.is_past());
+    let current = CURRENT.with(Cell::get).filter(|entered| !entered.generation.is_past());
     // SAFETY: `enter` set the pointer from a reference that it borrows until it takes the pointer back, unwinding
     // included; both happen on this thread, so the frame is alive while `f` runs inside that call. `f` takes any
     // lifetime and so cannot keep the reference.
-    f(current.map(|(frame, _)| unsafe { frame.as_ref() }))
+    f(current.map(|entered| unsafe { entered.frame.as_ref() }))
+}
+
+/// Shows `f` the host of the tasks that the current thread runs, if it is an `H`. For each submission: without a call
+/// through a table.
+#[inline]
+pub(crate) fn with_host<H: TaskHost + 'static, R>(f: impl FnOnce(Option<&H>) -> R) -> R {
+    let host = match CURRENT.with(Cell::get) {
+        Some(Entered { host: Some((host, id)), generation, .. })
+            if id == TypeId::of::<H>() && !generation.is_past() =>
+        {
+            // SAFETY: as in `with`; `enter_worker` made the pointer of an `H`.
+            Some(unsafe { host.cast::<H>().as_ref() })
+        }
+        _ => None,
+    };
+    f(host)
 }
 
 /// Marks the current thread as blocked, if it runs a pool's tasks; undone when the guard is dropped.

@@ -9,7 +9,7 @@ mod worker;
 pub use builder::{BuildError, FollowUps, PoolBuilder};
 
 use self::core::Core;
-use crate::context::{self, Frame, Wait};
+use crate::context::{self, TaskHost, Wait};
 use crate::queue::Intake;
 use crate::registry::budget::Budget;
 use crate::registry::drain::Drain;
@@ -101,12 +101,9 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn current() -> Option<Pool> {
-        context::with(|frame| match frame {
-            Some(Frame::Worker(host)) if host.is_in_task() => {
-                let cx = host.as_any().downcast_ref::<WorkerCx>()?;
-                Some(Pool { core: cx.core.clone(), is_counted: false })
-            }
-            _ => None,
+        context::with_host(|cx: Option<&WorkerCx>| {
+            let cx = cx.filter(|cx| cx.is_in_task())?;
+            Some(Pool { core: cx.core.clone(), is_counted: false })
         })
     }
 

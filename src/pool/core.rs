@@ -26,11 +26,11 @@ mod winding;
 
 use self::crew::{for_an_end, Blocked, Worker};
 use super::worker::{self, WorkerCx};
-use crate::context::{self, Frame, Wait};
+use crate::context::{self, TaskHost, Wait};
 use crate::os::Generation;
-use crate::queue::deque::OwnEnd;
-use crate::queue::injector::{Guise, Injector};
-use crate::queue::job::{Fresh, Job, Resolve, Work};
+use crate::queue::deque::{Deque, OwnEnd};
+use crate::queue::injector::{Draft, Injector};
+use crate::queue::job::{fits, Job, Order, Resolve, Work};
 use crate::queue::{Intake, Queue, BELL, GATE};
 use crate::registry::ended::{self, EndedThread, Mark};
 use crate::registry::report::RunningTask;
@@ -44,6 +44,7 @@ use crate::{contain, FollowUps};
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::Location;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -183,6 +184,15 @@ impl State {
     }
 }
 
+/// How a task came into the queue.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// Under the lock.
+    Gate,
+    Injector,
+    Deque(&'a Deque<Job<Slot>>),
+}
+
 /// What a worker does next.
 pub(super) enum Next {
     Run(Job<Slot>),
@@ -259,46 +269,58 @@ impl Core {
         if self.is_stale() {
             return Err((work, RejectReason::Forked));
         }
-        let job = match self.push_to_own(Fresh::new(work, location)) {
-            Ok(()) => return Ok(()),
-            Err(job) => job,
-        };
-        match self.injector.push(job) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                self.answer_bell(|queue| queue.clear(BELL));
-                Ok(())
-            }
-            Err(job) => self.submit_at_gate(job),
+        if fits::<W>() {
+            self.submit_inline(Order { work, location })
+        } else {
+            self.submit_inline(Order { work: Box::new(work), location })
+                .map_err(|(work, reason)| (*work, reason))
         }
     }
 
-    /// Queues a task of the pool itself with the worker that the current thread is, if that takes it.
-    #[inline]
-    fn push_to_own<W: Work<Slot>>(self: &Arc<Core>, job: Fresh<W, Slot>) -> Result<(), Fresh<W, Slot>> {
-        context::with(|frame| {
-            let Some(Frame::Worker(host)) = frame else { return Err(job) };
-            let Some(cx) = host.as_any().downcast_ref::<WorkerCx>() else { return Err(job) };
-            let Some(owner) = &cx.owner else { return Err(job) };
-            // A single worker keeps to the order of acceptance, in which a task's own come last.
-            if !Arc::ptr_eq(&cx.core, self) || self.config.max_threads == 1 || !host.is_in_task() {
-                return Err(job);
-            }
-            if owner.push(job)? {
-                self.answer_bell(|_| owner.deque().clear(BELL));
-            }
-            Ok(())
+    #[inline(always)]
+    fn submit_inline<W: Work<Slot>>(self: &Arc<Core>, order: Order<W>) -> Result<(), (W, RejectReason)> {
+        context::with_host(|cx: Option<&WorkerCx>| match cx.and_then(|cx| self.own_queue(cx)) {
+            None => self.submit_outside(order),
+            Some(own) => match own.push(order) {
+                Ok(false) => Ok(()),
+                Ok(true) => {
+                    self.answer_bell(Some(own.deque()));
+                    Ok(())
+                }
+                Err(order) => self.submit_outside(order),
+            },
         })
+    }
+
+    /// The worker's own queue, if that is where its tasks submit to this pool.
+    #[inline]
+    fn own_queue<'a>(&self, cx: &'a WorkerCx) -> Option<&'a OwnEnd<Job<Slot>>> {
+        // A single worker keeps to the order of acceptance, in which a task's own come last.
+        let is_ours = ptr::eq(&*cx.core, self) && self.config.max_threads > 1 && cx.slot.depth() > 0;
+        cx.own.as_ref().filter(|_| is_ours)
+    }
+
+    /// Queues a task where everybody does.
+    #[inline(always)]
+    fn submit_outside<W: Work<Slot>>(self: &Arc<Core>, order: Order<W>) -> Result<(), (W, RejectReason)> {
+        match self.injector.push(order) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.answer_bell(None);
+                Ok(())
+            }
+            Err(order) => self.submit_at_gate(order),
+        }
     }
 
     /// Queues a task under the lock, or refuses it.
     #[cold]
-    fn submit_at_gate<W: Work<Slot>>(self: &Arc<Core>, job: Fresh<W, Slot>) -> Result<(), (W, RejectReason)> {
+    fn submit_at_gate<W: Work<Slot>>(self: &Arc<Core>, order: Order<W>) -> Result<(), (W, RejectReason)> {
         let mut state = self.state.lock();
         if state.queue.intake() != Intake::Open && !self.admits(&state) {
             let refusal = state.refusal;
             drop(state);
-            return Err((job.into_work(), self.reject(refusal)));
+            return Err((order.work, self.reject(refusal)));
         }
         // With no thread there is no task queued either, so the new thread comes upon this one first.
         if state.threads == 0 {
@@ -308,21 +330,21 @@ impl Core {
                     log::Level::Warn,
                     format_args!("no first thread for pool {}: {error}", self.name),
                 );
-                return Err((job.into_work(), self.reject(RejectReason::NoThread)));
+                return Err((order.work, self.reject(RejectReason::NoThread)));
             }
-            state.queue.push(&self.injector, job.bare());
+            state.queue.push(&self.injector, order.finish());
             state.queue.open(&self.injector);
             return Ok(());
         }
-        state.queue.push(&self.injector, job.bare());
-        self.call_worker(state, |_| ());
+        state.queue.push(&self.injector, order.finish());
+        self.call_worker(state, Way::Gate);
         Ok(())
     }
 
-    /// Gets a worker for a task that was just queued where the bell was set; `clear` clears that bell.
+    /// Gets a worker for a task that was just queued where the bell was set: in that deque, or in the injector.
     #[cold]
-    fn answer_bell(self: &Arc<Core>, clear: impl FnOnce(&Injector<Job<Slot>>)) {
-        self.call_worker(self.state.lock(), clear);
+    fn answer_bell(self: &Arc<Core>, deque: Option<&Deque<Job<Slot>>>) {
+        self.call_worker(self.state.lock(), deque.map_or(Way::Injector, Way::Deque));
     }
 
     fn reject(&self, reason: RejectReason) -> RejectReason {
@@ -336,11 +358,8 @@ impl Core {
             return false;
         }
         let from_task = |counts: &dyn Fn(&Core) -> bool| {
-            context::with(|frame| match frame {
-                Some(Frame::Worker(host)) if host.is_in_task() => {
-                    host.as_any().downcast_ref::<WorkerCx>().is_some_and(|cx| counts(&cx.core))
-                }
-                _ => false,
+            context::with_host(|cx: Option<&WorkerCx>| {
+                cx.is_some_and(|cx| cx.is_in_task() && counts(&cx.core))
             })
         };
         match state.queue.intake() {
@@ -364,12 +383,8 @@ impl Core {
     }
 
     /// Gets a worker for a task that was just queued: a sleeper, or a new thread, or nobody where enough are on their
-    /// way. Where pushes need no lock from now on, `clear` clears the bell that brought this one here.
-    fn call_worker(
-        self: &Arc<Core>,
-        mut state: MutexGuard<'_, State>,
-        clear: impl FnOnce(&Injector<Job<Slot>>),
-    ) {
+    /// way. Where pushes need no lock from now on, the bell that brought this one here is cleared.
+    fn call_worker(self: &Arc<Core>, mut state: MutexGuard<'_, State>, way: Way<'_>) {
         let called = state.queue.settle(&self.injector);
         let active = state.active();
         // Every sleeping worker is called in its turn while there are tasks for it; see `Queue::settle`.
@@ -377,7 +392,11 @@ impl Core {
         let is_full = state.threads >= self.config.max_threads;
         if active > 0 && (is_full || coming() >= state.queue.len(&self.injector)) {
             if is_full && !state.queue.needs_bell() {
-                clear(&self.injector);
+                match way {
+                    Way::Gate => {}
+                    Way::Injector => self.injector.clear(BELL),
+                    Way::Deque(deque) => deque.clear(BELL),
+                }
             }
             return self.wake(state, called);
         }
@@ -416,9 +435,9 @@ impl Core {
         }
         let bed = Arc::new(Condvar::new());
         let of_thread = mark.clone();
-        let owner = state.queue.add_worker(self.refuses_own(state.queue.intake()));
-        let deque = owner.deque().clone();
-        let cx = WorkerCx::new(self.clone(), slot.clone(), id, Some(owner));
+        let own = state.queue.add_worker(self.refuses_own(state.queue.intake()));
+        let deque = own.deque().clone();
+        let cx = WorkerCx { core: self.clone(), slot: slot.clone(), id, own: Some(own) };
         let thread = builder.spawn(move || {
             of_thread.set_at_thread_exit();
             worker::run(cx);
@@ -449,24 +468,28 @@ impl Core {
 
     // ---- the workers' side ----
 
-    /// Waits for the next task, or for a reason to leave; a worker that is told to leave has left the crew.
-    #[inline]
-    pub(super) fn next(&self, cx: &WorkerCx) -> Next {
-        if self.is_stale() {
-            return Next::Leave;
-        }
-        let turns = cx.turns.get();
-        if turns > 0 {
-            cx.turns.set(turns - 1);
-            cx.slot.reach();
-            if let Some(job) = cx.owner.as_ref().and_then(OwnEnd::pop) {
-                return Next::Run(job);
+    /// Runs tasks until there is a reason to leave.
+    pub(super) fn work(&self, cx: &WorkerCx, own: &OwnEnd<Job<Slot>>) {
+        while !self.is_stale() {
+            let mut turns = TURNS;
+            while turns > 0 {
+                turns -= 1;
+                cx.slot.reach();
+                let Some(job) = own.pop() else { break };
+                self.run(job, &cx.slot);
+                if self.is_stale() {
+                    return;
+                }
             }
-            cx.slot.set_between(true);
-            self.linger();
+            if turns > 0 {
+                cx.slot.look_on();
+                self.linger();
+            }
+            match self.next(cx.id, &cx.slot, own) {
+                Next::Run(job) => self.run(job, &cx.slot),
+                Next::Leave => return,
+            }
         }
-        cx.turns.set(TURNS);
-        self.next_under_lock(cx)
     }
 
     /// Spins for some microseconds until there is something to look at: in a stream of small tasks, and between a result
@@ -484,14 +507,11 @@ impl Core {
         self.lingering.store(false, Ordering::Relaxed);
     }
 
-    #[cold]
-    fn next_under_lock(&self, cx: &WorkerCx) -> Next {
-        let Some(owner) = &cx.owner else { return Next::Leave };
-        let id = cx.id;
+    /// Waits for the next task, or for a reason to leave; a worker that is told to leave has left the crew.
+    fn next(&self, id: usize, slot: &Slot, own: &OwnEnd<Job<Slot>>) -> Next {
         let mut state = self.state.lock();
         loop {
             let Some(worker) = state.crew.get_mut(&id) else { return Next::Leave };
-            cx.slot.let_go();
             worker.is_starting = false;
             // Reason 1: its tasks were abandoned, and with them the worker.
             if worker.given_up.is_some() {
@@ -501,12 +521,13 @@ impl Core {
             if state.active() > self.config.max_threads {
                 return self.leave(state, id);
             }
-            if let Some(job) = self.take(&mut state, owner) {
-                cx.slot.reach();
+            slot.reach();
+            if let Some(job) = self.take(&mut state, own) {
                 let called = state.queue.settle(&self.injector);
                 self.wake(state, called);
                 return Next::Run(job);
             }
+            slot.look_on();
             self.close_if_drained(&mut state);
             // Reason 3: nothing is left and nothing will come.
             if state.queue.intake() == Intake::Closed {
@@ -519,7 +540,7 @@ impl Core {
                 state = self.state.lock();
                 continue;
             }
-            cx.slot.set_between(false);
+            slot.rest();
             let bed = state.crew[&id].bed.clone();
             // Whoever waits for the pool to be idle, or quiet, looks now.
             self.signal();
@@ -570,19 +591,20 @@ impl Core {
 
     /// The next task for a worker that has come for the lock: because its own queue is empty, or because it has run
     /// enough of that for now.
-    fn take(&self, state: &mut State, owner: &OwnEnd<Job<Slot>>) -> Option<Job<Slot>> {
-        if owner.deque().len() == 0 {
-            return state.queue.refill(&self.injector, owner);
+    fn take(&self, state: &mut State, own: &OwnEnd<Job<Slot>>) -> Option<Job<Slot>> {
+        if own.deque().len() == 0 {
+            return state.queue.refill(&self.injector, own);
         }
         // What tasks here submit one after the other must not keep others waiting for ever.
-        let oldest = match owner.has_batch() {
-            true => owner.pop_front(),
+        let oldest = match own.has_batch() {
+            true => own.pop_front(),
             false => state.queue.take_from_outside(&self.injector),
         };
-        oldest.or_else(|| owner.pop())
+        oldest.or_else(|| own.pop())
     }
 
     /// Takes a worker out of the count of threads, in the critical section in which it decided to end.
+    #[cold]
     fn leave(&self, mut state: MutexGuard<'_, State>, id: usize) -> Next {
         let mut deque = None;
         if let Some(worker) = state.crew.get_mut(&id) {
@@ -684,7 +706,7 @@ impl Core {
             drop(state);
             self.break_down();
         } else {
-            self.call_worker(state, |_| ());
+            self.call_worker(state, Way::Gate);
         }
         self.signal();
     }
@@ -736,8 +758,8 @@ impl Core {
         guest.slot.reach();
         state.crew.insert(id, guest);
         drop(state);
-        let cx = WorkerCx::new(self.clone(), slot, id, None);
-        context::enter(&Frame::Worker(&cx), || self.run(job, &cx.slot));
+        let cx = WorkerCx { core: self.clone(), slot, id, own: None };
+        context::enter_worker(&cx, || self.run(job, &cx.slot));
         if self.is_stale() {
             return true;
         }
@@ -796,9 +818,8 @@ impl Owner for Core {
     }
 
     fn run_in_place(&self, task: &Arc<dyn AnyTask>) {
-        context::with(|frame| {
-            let Some(Frame::Worker(host)) = frame else { return };
-            let Some(cx) = host.as_any().downcast_ref::<WorkerCx>() else { return };
+        context::with_host(|cx: Option<&WorkerCx>| {
+            let Some(cx) = cx else { return };
             if cx.core.id != self.id || cx.slot.depth() == 0 {
                 return;
             }

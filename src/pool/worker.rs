@@ -1,14 +1,13 @@
 //! A worker thread: its life, and what code that runs on it can reach.
 
-use super::core::{Callback, Callbacks, Core, Next};
+use super::core::{Callback, Callbacks, Core};
 use crate::contain;
-use crate::context::{self, Frame, TaskHost, Wait};
+use crate::context::{self, TaskHost, Wait};
 use crate::queue::deque::OwnEnd;
 use crate::queue::job::Job;
 use crate::task::slot::Slot;
 use std::any::Any;
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::sync::Arc;
 
 /// A thread that runs tasks of a pool.
@@ -17,28 +16,20 @@ pub(crate) struct WorkerCx {
     pub(crate) slot: Arc<Slot>,
     pub(super) id: usize,
     /// Its own queue; none for a thread that runs a task for once.
-    pub(super) owner: Option<OwnEnd<Job<Slot>>>,
-    /// After how many tasks it looks beyond its own queue.
-    pub(super) turns: Cell<u32>,
-}
-
-impl WorkerCx {
-    pub(super) fn new(core: Arc<Core>, slot: Arc<Slot>, id: usize, owner: Option<OwnEnd<Job<Slot>>>) -> WorkerCx {
-        WorkerCx { core, slot, id, owner, turns: Cell::new(0) }
-    }
+    pub(super) own: Option<OwnEnd<Job<Slot>>>,
 }
 
 /// The life of a worker thread.
 pub(super) fn run(cx: WorkerCx) {
     let core = cx.core.clone();
-    context::enter(&Frame::Worker(&cx), || {
+    context::enter_worker(&cx, || {
         // Its own, from the first: another worker that leaves may take the pool's.
         let Callbacks { on_start, on_stop } = core.callbacks();
         if !call(&core, "on_thread_start", on_start) {
             core.break_down();
         }
-        while let Next::Run(job) = core.next(&cx) {
-            core.run(job, &cx.slot);
+        if let Some(own) = &cx.own {
+            core.work(&cx, own);
         }
         if core.is_stale() {
             // A forked child that came out of the task in which it was forked: nothing here is its own.
@@ -96,9 +87,5 @@ impl TaskHost for WorkerCx {
         if self.is_in_task() {
             self.slot.label(label);
         }
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }

@@ -17,12 +17,11 @@
 //! when none of that is left, the batch from its front on. All others take from the front: what is oldest.
 #![allow(unsafe_code)]
 
-use super::injector::{Front, Guise};
+use super::injector::{Draft, Front};
 use super::{BELL, GATE};
 use crate::sync::shared::{Arc, AtomicBool, AtomicU64, Ordering, Padded, UnsafeCell};
 use std::cell::Cell;
-use std::mem::{ManuallyDrop, MaybeUninit};
-use std::ptr;
+use std::mem::MaybeUninit;
 
 /// How many items fit in.
 pub(super) const CAP: u16 = if cfg!(winddown_model) { 2 } else { 256 };
@@ -35,7 +34,7 @@ pub(crate) struct Deque<T> {
     stealing: AtomicBool,
     /// Items that the owner has added by `push`, written by it alone.
     pushed: AtomicU64,
-    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    slots: Box<[UnsafeCell<MaybeUninit<T>>; CAP as usize]>,
 }
 
 /// What a deque's word says. The ends count on and wrap; an item's slot is its place modulo the capacity.
@@ -88,13 +87,13 @@ unsafe impl<T: Send> Sync for Deque<T> {}
 impl<T> Deque<T> {
     /// Empty, with `flags` set. Others take from it with `front`.
     pub(crate) fn new(front: &Front, flags: u64) -> OwnEnd<T> {
-        let slots = (0..CAP).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+        let slots: Box<[_]> = (0..CAP).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
         let deque = Deque {
             of: front.id(),
             word: Padded(AtomicU64::new(flags)),
             stealing: AtomicBool::new(false),
             pushed: AtomicU64::new(0),
-            slots,
+            slots: slots.try_into().unwrap_or_else(|_| unreachable!("as many as were made")),
         };
         OwnEnd { deque: Arc::new(deque), base: Cell::new(0), free_from: Cell::new(0) }
     }
@@ -188,20 +187,16 @@ impl<T> OwnEnd<T> {
     }
 
     /// Adds an item at the back, unless the gate is shut or there is no room. Says whether the bell is set.
-    #[inline]
-    pub(crate) fn push<G: Guise<T>>(&self, item: G) -> Result<bool, G> {
+    #[inline(always)]
+    pub(crate) fn push<D: Draft<T>>(&self, draft: D) -> Result<bool, D> {
         let deque = &*self.deque;
         let mut word = deque.load(Ordering::Relaxed);
         let back = word.back();
         if word.has(GATE) || !self.has_room(back) {
-            return Err(item);
+            return Err(draft);
         }
-        let item = ManuallyDrop::new(item);
-        deque.slot(back).with_mut(|place| {
-            // SAFETY: nobody reads this slot: it is behind the back, and no item that was in it before is still being
-            // read. `item` has the bytes of a `T`; it stays the owner of them until the swap.
-            unsafe { (*place).write(ptr::from_ref(&*item).cast::<T>().read()) }
-        });
+        // SAFETY: nobody reads this slot: it is behind the back, and no item that was in it before is still being read.
+        deque.slot(back).with_mut(|place| unsafe { (*place).write(draft.finish()) });
         // Before the item can be seen, let alone be settled: nobody may find more settled than accepted.
         let pushed = deque.pushed.load(Ordering::Relaxed);
         deque.pushed.store(pushed + 1, Ordering::Relaxed);
@@ -210,17 +205,23 @@ impl<T> OwnEnd<T> {
                 Ok(()) => return Ok(word.has(BELL)),
                 Err(now) if now.has(GATE) => {
                     deque.pushed.store(pushed, Ordering::Relaxed);
-                    return Err(ManuallyDrop::into_inner(item));
+                    // SAFETY: the item was made above, and it is not between the ends, so nobody else takes it.
+                    return Err(unsafe {
+                        D::revise(deque.slot(back).with_mut(|place| (*place).assume_init_read()))
+                    });
                 }
                 Err(now) => word = now,
             }
         }
     }
 
+    #[inline]
     fn has_room(&self, back: u16) -> bool {
-        if back.wrapping_sub(self.free_from.get()) < CAP {
-            return true;
-        }
+        back.wrapping_sub(self.free_from.get()) < CAP || self.has_room_after_all(back)
+    }
+
+    #[cold]
+    fn has_room_after_all(&self, back: u16) -> bool {
         // The word first: whoever moved the front as far as this sees has announced itself before.
         let word = self.deque.load(Ordering::Acquire);
         // Acquire: pairs with the Release in `steal`, after the last read.

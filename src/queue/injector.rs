@@ -27,7 +27,7 @@
 
 use super::{BELL, FLAGS, GATE};
 use crate::sync::shared::{AtomicBool, AtomicPtr, AtomicU64, Ordering, Padded, Patience, UnsafeCell};
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// Positions in a block.
@@ -78,22 +78,38 @@ impl Front {
     }
 }
 
-/// What an item looks like to whoever adds it, and gets it back if it is refused: the item itself, or one whose type
-/// says more about it.
-///
-/// # Safety
-///
-/// It is a `T`, or a transparent wrapper around one.
-pub(crate) unsafe trait Guise<T>: Sized {
-    fn bare(self) -> T {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: it has the bytes of a `T`, and is not used or dropped after this.
-        unsafe { ptr::from_ref(&*this).cast::<T>().read() }
-    }
+/// What an item is made of, which goes back to whoever adds it if it is refused. It is made when its place is known, and
+/// so is not moved about before: with closures of some words that costs more than the swap.
+pub(crate) trait Draft<T>: Sized {
+    /// Must not panic: a place is waiting for it.
+    fn finish(self) -> T;
+
+    /// Undoes `finish`.
+    ///
+    /// # Safety
+    ///
+    /// `finish` of this very type made the item.
+    unsafe fn revise(item: T) -> Self;
 }
 
-// SAFETY: it is a `T`.
-unsafe impl<T> Guise<T> for T {}
+/// A place that an item has to be moved to: until then it holds up all behind it.
+#[must_use]
+struct Claim<'a, T> {
+    slot: &'a Slot<T>,
+    /// What the tail's word was at the claim.
+    word: u64,
+}
+
+impl<T> Claim<'_, T> {
+    /// Says whether the bell was set.
+    #[inline(always)]
+    fn fill(self, item: T) -> bool {
+        // SAFETY: the claim is on this slot, and no taker reads it before it is ready.
+        self.slot.item.with_mut(|place| unsafe { (*place).write(item) });
+        self.slot.ready.store(true, Ordering::Release);
+        self.word & BELL != 0
+    }
+}
 
 // SAFETY: an item is moved in by one thread and out by one other, which sees it through `ready`; everything else is
 // atomic.
@@ -126,9 +142,12 @@ impl<T> Injector<T> {
     // ---- producers ----
 
     /// Adds an item unless the gate is shut. Says whether the bell is set.
-    #[inline]
-    pub(crate) fn push<G: Guise<T>>(&self, item: G) -> Result<bool, G> {
-        self.add(item, false)
+    #[inline(always)]
+    pub(crate) fn push<D: Draft<T>>(&self, draft: D) -> Result<bool, D> {
+        match self.claim(false) {
+            Some(place) => Ok(place.fill(draft.finish())),
+            None => Err(draft),
+        }
     }
 
     /// Adds an item although the gate is shut.
@@ -139,11 +158,14 @@ impl<T> Injector<T> {
             self.head.0.block.store(first, Ordering::Relaxed);
             self.tail.0.block.store(first, Ordering::Release);
         }
-        let _ = self.add(item, true);
+        if let Some(place) = self.claim(true) {
+            place.fill(item);
+        }
     }
 
+    /// A place for an item, unless the gate is shut and that matters.
     #[inline]
-    fn add<G: Guise<T>>(&self, item: G, is_gated: bool) -> Result<bool, G> {
+    fn claim(&self, is_gated: bool) -> Option<Claim<'_, T>> {
         let mut next = None;
         let mut patience = Patience::default();
         // Acquire, here and below: pairs with the Release that ends `link`, so that a position never comes with the
@@ -152,7 +174,7 @@ impl<T> Injector<T> {
         loop {
             if word & GATE != 0 && !is_gated {
                 self.keep(next);
-                return Err(item);
+                return None;
             }
             let offset = (word / ONE) % LAP;
             if offset == CAP {
@@ -180,12 +202,8 @@ impl<T> Injector<T> {
                     if offset + 1 == CAP {
                         self.link(block, next.take());
                     }
-                    let slot = &block.slots[offset as usize];
-                    // SAFETY: the claim is on this slot, and no taker reads it before it is ready.
-                    slot.item.with_mut(|place| unsafe { (*place).write(item.bare()) });
-                    slot.ready.store(true, Ordering::Release);
                     self.keep(next);
-                    return Ok(word & BELL != 0);
+                    return Some(Claim { slot: &block.slots[offset as usize], word });
                 }
                 Err(now) => word = now,
             }
@@ -213,8 +231,15 @@ impl<T> Injector<T> {
     }
 
     /// Keeps a block for the next that needs one, unless one is kept already.
+    #[inline]
     fn keep(&self, block: Option<Box<Block<T>>>) {
-        let Some(block) = block else { return };
+        if let Some(block) = block {
+            self.keep_one(block);
+        }
+    }
+
+    #[cold]
+    fn keep_one(&self, block: Box<Block<T>>) {
         let block = Box::into_raw(block);
         if self
             .spare

@@ -2,10 +2,10 @@
 //!
 //! A boxed closure that is allocated on one core and freed on another costs several times what the rest of a hand-over
 //! does, so up to four words travel in the queue's own slot. What is larger, or aligned more strictly than a word, is
-//! boxed and travels as its pointer. This is the crate's unsafe core; everything about a closure's bytes is here.
+//! boxed by its submitter and travels as that box. This is the crate's unsafe core; everything about a closure's bytes is here.
 #![allow(unsafe_code)]
 
-use super::injector::Guise;
+use super::injector::Draft;
 use std::marker::PhantomData;
 use std::mem::{align_of, size_of, ManuallyDrop, MaybeUninit};
 use std::panic::Location;
@@ -57,55 +57,23 @@ pub(crate) struct Job<C: 'static> {
 // SAFETY: the payload holds a `Work`, which is `Send`, or a box of one; the rest are shared references to `Sync` data.
 unsafe impl<C> Send for Job<C> {}
 
-/// Whether a `W` lies in the payload itself.
-const fn is_inline<W>() -> bool {
+/// Whether a `W` fits into a job. What does not has to be boxed before.
+pub(crate) const fn fits<W>() -> bool {
     size_of::<W>() <= size_of::<Payload>() && align_of::<W>() <= align_of::<Payload>()
 }
 
-/// A job that its submitter has not handed over yet, and so still knows by its type.
-#[repr(transparent)]
-pub(crate) struct Fresh<W, C: 'static>(Job<C>, PhantomData<W>);
-
-// SAFETY: a transparent wrapper around a job.
-unsafe impl<W, C> Guise<Job<C>> for Fresh<W, C> {}
-
-impl<W: Work<C>, C: 'static> Fresh<W, C> {
-    #[inline]
-    pub(crate) fn new(work: W, location: &'static Location<'static>) -> Fresh<W, C> {
-        Fresh(Job::new(work, location), PhantomData)
-    }
-
-    /// Takes the work back out.
-    pub(crate) fn into_work(self) -> W {
-        let mut job = ManuallyDrop::new(self.0);
-        if is_inline::<W>() {
-            // SAFETY: `new` put a `W` there, and the job is not used or dropped after this.
-            unsafe { job.payload.as_mut_ptr().cast::<W>().read() }
-        } else {
-            // SAFETY: as above, for the pointer of a `Box<W>`.
-            *unsafe { Boxed::<W, C>::take(&mut job.payload) }
-        }
-    }
-}
-
 impl<C: 'static> Job<C> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new<W: Work<C>>(work: W, location: &'static Location<'static>) -> Job<C> {
+        const { assert!(fits::<W>(), "what does not fit into a job is boxed") };
         let mut payload: Payload = [MaybeUninit::uninit(); WORDS];
-        let place = &mut payload as *mut Payload;
-        if is_inline::<W>() {
-            // SAFETY: a `W` fits into the payload and needs no stricter alignment; nothing is overwritten that needs
-            // a drop.
-            unsafe { place.cast::<W>().write(work) };
-            Job { payload, vtable: &Inline::<W, C>::VTABLE, location }
-        } else {
-            // SAFETY: a thin pointer is one word, and the payload has four, aligned for words.
-            unsafe { place.cast::<*mut W>().write(Box::into_raw(Box::new(work))) };
-            Job { payload, vtable: &Boxed::<W, C>::VTABLE, location }
-        }
+        // SAFETY: a `W` fits into the payload and needs no stricter alignment; nothing is overwritten that needs a drop.
+        unsafe { payload.as_mut_ptr().cast::<W>().write(work) };
+        Job { payload, vtable: &Inline::<W, C>::VTABLE, location }
     }
 
     /// Runs it; see [`Work::run`].
+    #[inline]
     pub(crate) fn run(self, cx: &C) -> bool {
         let mut job = ManuallyDrop::new(self);
         // SAFETY: the vtable was chosen for what the payload holds. `ManuallyDrop` keeps the job's own drop from
@@ -118,6 +86,40 @@ impl<C: 'static> Job<C> {
         // SAFETY: the vtable was chosen for what the payload holds, and it holds it until `run` or `drop`. The
         // borrow is unique: what the payload holds may have interior mutability, which bytes have not.
         unsafe { (self.vtable.doom)(&mut self.payload) }
+    }
+}
+
+/// What a job is made of.
+pub(crate) struct Order<W> {
+    pub(crate) work: W,
+    pub(crate) location: &'static Location<'static>,
+}
+
+impl<W: Work<C>, C: 'static> Draft<Job<C>> for Order<W> {
+    #[inline(always)]
+    fn finish(self) -> Job<C> {
+        Job::new(self.work, self.location)
+    }
+
+    unsafe fn revise(job: Job<C>) -> Order<W> {
+        let job = ManuallyDrop::new(job);
+        // SAFETY: the caller says that `finish` put a `W` there; the job is not used or dropped after this.
+        Order { work: unsafe { job.payload.as_ptr().cast::<W>().read() }, location: job.location }
+    }
+}
+
+/// What is too large to travel inline.
+impl<C: 'static, W: Work<C>> Work<C> for Box<W> {
+    fn run(self, cx: &C, location: &'static Location<'static>) -> bool {
+        (*self).run(cx, location)
+    }
+
+    fn doom(&mut self) -> Doom {
+        (**self).doom()
+    }
+
+    fn discard(self) {
+        (*self).discard();
     }
 }
 
@@ -162,48 +164,6 @@ impl<C: 'static, W: Work<C>> Inline<W, C> {
     }
 }
 
-/// The operations on a payload that holds the pointer of a `Box<W>`.
-struct Boxed<W, C>(PhantomData<(W, C)>);
-
-impl<C: 'static, W: Work<C>> Boxed<W, C> {
-    const VTABLE: VTable<C> = VTable { run: Self::run, doom: Self::doom, discard: Self::discard };
-
-    /// # Safety
-    ///
-    /// The payload holds the pointer of a `Box<W>`, which this takes.
-    unsafe fn take(payload: *mut Payload) -> Box<W> {
-        // SAFETY: the caller's promise; `Job::new` got the pointer from `Box::into_raw`.
-        unsafe { Box::from_raw(payload.cast::<*mut W>().read()) }
-    }
-
-    /// # Safety
-    ///
-    /// As for `take`.
-    unsafe fn run(payload: *mut Payload, cx: &C, location: &'static Location<'static>) -> bool {
-        // SAFETY: the caller's promise.
-        let work = unsafe { Self::take(payload) };
-        (*work).run(cx, location)
-    }
-
-    /// # Safety
-    ///
-    /// The payload holds the pointer of a `Box<W>`.
-    unsafe fn doom(payload: *mut Payload) -> Doom {
-        // SAFETY: the caller's promise.
-        let work = unsafe { &mut **payload.cast::<*mut W>() };
-        work.doom()
-    }
-
-    /// # Safety
-    ///
-    /// As for `take`.
-    unsafe fn discard(payload: *mut Payload) {
-        // SAFETY: the caller's promise.
-        let work = unsafe { Self::take(payload) };
-        (*work).discard();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,18 +201,21 @@ mod tests {
     }
 
     fn check<T: Clone + Send + 'static>(content: T, expected: fn(&T) -> bool, inline: bool) {
-        assert_eq!(is_inline::<Probe<T>>(), inline);
+        assert_eq!(fits::<Probe<T>>(), inline);
         let count = Arc::new(Count { runs: AtomicUsize::new(0), drops: AtomicUsize::new(0) });
         let probe = || Probe { content: content.clone(), count: count.clone(), expected };
-        let job = || Job::<usize>::new(probe(), Location::caller());
+        let job = || Job::<usize>::new(Box::new(probe()), Location::caller());
         // Moved about before it runs, as in a queue that grows.
         let mut queue = std::collections::VecDeque::new();
         for _ in 0..20 {
             queue.push_back(job());
         }
         // A submitter that is refused gets back what it gave.
-        let refused = Fresh::<_, usize>::new(probe(), Location::caller()).into_work();
-        assert!((refused.expected)(&refused.content));
+        let order = || Order { work: Box::new(probe()), location: Location::caller() };
+        let made: Job<usize> = order().finish();
+        // SAFETY: it was made of such an order.
+        let refused = unsafe { <Order<Box<Probe<T>>> as Draft<Job<usize>>>::revise(made) };
+        assert!((refused.work.expected)(&refused.work.content));
         drop(refused);
         count.drops.store(0, Ordering::Relaxed);
         let first = queue.pop_front().unwrap();

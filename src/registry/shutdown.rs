@@ -21,7 +21,7 @@ use super::member::{Circle, Member};
 use super::report::{Findings, HookOutcome, HookReport, Phase, Reason, Report, Stage};
 use super::{Hook, Inner, Registry, State};
 use crate::contain;
-use crate::context::{self, Frame, HookHost, Wait};
+use crate::context::{self, HookHost, Wait};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -434,7 +434,7 @@ impl Run {
                 Arc::new(Ticket { registry: self.whole.inner.clone(), left: AtomicBool::new(false) });
             let pending = self.hooks.start(self.drain.event(), {
                 let ticket = ticket.clone();
-                move || context::enter(&Frame::Hook(&*ticket), || contain::run(hook.run))
+                move || context::enter_hook(&*ticket, || contain::run(hook.run))
             });
             self.drain.wait(
                 |_| until(inner),

@@ -220,10 +220,7 @@ where
         self.settle(
             |stage| matches!(stage, Stage::Running),
             result,
-            |is_quick| {
-                slot.set_between(is_quick && slot.depth() == 0);
-                slot.count_cell(panicked);
-            },
+            |is_quick| slot.count_cell(panicked, is_quick),
         );
         true
     }
@@ -360,6 +357,7 @@ impl Work<Slot> for Spawned {
 pub(crate) struct Fired<F>(pub(crate) F);
 
 impl<F: FnOnce() + Send + 'static> Work<Slot> for Fired<F> {
+    #[inline]
     fn run(self, slot: &Slot, location: &'static Location<'static>) -> bool {
         slot.begin(location);
         let process = Generation::now();

@@ -9,7 +9,7 @@ use crate::sync::Mutex;
 use std::borrow::Cow;
 use std::panic::Location;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 /// Aligned to two cache lines, so that no neighbour's writes slow this thread's down.
@@ -26,10 +26,8 @@ pub(crate) struct Slot {
     cells_panicked: AtomicU64,
     /// Tasks on the thread's stack: one within another where one runs the other in place.
     depth: AtomicUsize,
-    /// The thread has ended a task and looks for the next one before it runs any code that is not ours.
-    between: AtomicBool,
-    /// How many tasks had ended when the thread last reached for another, or [`NOTHING`].
-    reached_at: AtomicU64,
+    /// A [`Stage`].
+    stage: AtomicU8,
     /// Of the task without a handle.
     location: AtomicPtr<Location<'static>>,
     since: AtomicU64,
@@ -37,7 +35,18 @@ pub(crate) struct Slot {
     details: Mutex<Details>,
 }
 
-const NOTHING: u64 = u64::MAX;
+/// Where a thread is between tasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    /// In code that is not ours, or asleep.
+    Away,
+    /// It has no task in hand and looks for one before it runs any code that is not ours.
+    Between,
+    /// It may have a task in hand that is neither in the queue nor to be seen in the slot: it has reached for one and not
+    /// begun it, or it is about to count it.
+    Reaching,
+}
 
 #[derive(Default)]
 struct Details {
@@ -78,8 +87,7 @@ impl Slot {
             cells_completed: AtomicU64::new(0),
             cells_panicked: AtomicU64::new(0),
             depth: AtomicUsize::new(0),
-            between: AtomicBool::new(false),
-            reached_at: AtomicU64::new(NOTHING),
+            stage: AtomicU8::new(Stage::Away as u8),
             location: AtomicPtr::new(ptr::null_mut()),
             since: AtomicU64::new(0),
             is_labelled: AtomicBool::new(false),
@@ -90,25 +98,33 @@ impl Slot {
     // ---- the thread itself ----
 
     /// A task without a handle begins.
+    #[inline]
     pub(crate) fn begin(&self, location: &'static Location<'static>) {
         self.location.store(ptr::from_ref(location).cast_mut(), Ordering::Relaxed);
         self.since.store(crate::os::now_if_cheap(), Ordering::Relaxed);
         self.depth.store(1, Ordering::Relaxed);
         // Pairs with the Acquire in `bare`: who sees the task started sees its location.
         bump(&self.started);
+        self.set_stage(Stage::Away);
     }
 
     /// The task without a handle has ended; its captures are gone.
+    #[inline]
     pub(crate) fn end(&self, panicked: bool) {
         if self.is_labelled.load(Ordering::Relaxed) {
-            self.is_labelled.store(false, Ordering::Relaxed);
-            let label = self.details.lock().label.take();
-            drop(label);
+            self.unlabel();
         }
         // After a panic a logger runs, and the payload's drop.
-        self.between.store(!panicked, Ordering::Relaxed);
+        self.set_stage(if panicked { Stage::Away } else { Stage::Between });
         self.depth.store(0, Ordering::Relaxed);
         bump(if panicked { &self.panicked } else { &self.completed });
+    }
+
+    #[cold]
+    fn unlabel(&self) {
+        self.is_labelled.store(false, Ordering::Relaxed);
+        let label = self.details.lock().label.take();
+        drop(label);
     }
 
     /// A task with a handle begins.
@@ -116,18 +132,22 @@ impl Slot {
         let frame = Frame { task, since: crate::os::now_if_cheap(), label: None };
         self.details.lock().frames.push(frame);
         self.depth.store(self.depth() + 1, Ordering::Relaxed);
+        self.set_stage(Stage::Away);
     }
 
     /// The innermost task with a handle is about to end: it is shown no more.
     pub(crate) fn leave(&self) {
+        self.set_stage(Stage::Reaching);
         let frame = self.details.lock().frames.pop();
         self.depth.store(self.depth() - 1, Ordering::Relaxed);
         drop(frame);
     }
 
-    /// Counts the task that [`leave`](Slot::leave) was called for.
-    pub(crate) fn count_cell(&self, panicked: bool) {
+    /// Counts the task that [`leave`](Slot::leave) was called for; `is_quick` says that no code but ours runs between
+    /// this and the next look at the queue, unless the task was one within another.
+    pub(crate) fn count_cell(&self, panicked: bool, is_quick: bool) {
         bump(if panicked { &self.cells_panicked } else { &self.cells_completed });
+        self.set_stage(if is_quick && self.depth() == 0 { Stage::Between } else { Stage::Away });
     }
 
     pub(crate) fn label(&self, label: Cow<'static, str>) {
@@ -154,20 +174,26 @@ impl Slot {
         self.details.lock().frames.iter().any(|frame| same(&frame.task, task))
     }
 
-    pub(crate) fn set_between(&self, between: bool) {
-        self.between.store(between, Ordering::Relaxed);
+    #[inline]
+    fn set_stage(&self, stage: Stage) {
+        // Release: who sees that a task is in hand no more sees it in the slot.
+        self.stage.store(stage as u8, Ordering::Release);
     }
 
     /// The thread is going to take a task, if there is one. Called before: whoever finds the task gone from the queue
     /// finds this, too.
     pub(crate) fn reach(&self) {
-        self.between.store(false, Ordering::Relaxed);
-        self.reached_at.store(self.ended(), Ordering::Relaxed);
+        self.set_stage(Stage::Reaching);
     }
 
-    /// The thread has no task in hand.
-    pub(crate) fn let_go(&self) {
-        self.reached_at.store(NOTHING, Ordering::Relaxed);
+    /// There was none; the thread looks for one elsewhere.
+    pub(crate) fn look_on(&self) {
+        self.set_stage(Stage::Between);
+    }
+
+    /// The thread looks no more.
+    pub(crate) fn rest(&self) {
+        self.set_stage(Stage::Away);
     }
 
     // ---- everyone else ----
@@ -177,14 +203,12 @@ impl Slot {
     }
 
     pub(crate) fn is_between(&self) -> bool {
-        self.between.load(Ordering::Relaxed)
+        self.stage.load(Ordering::Acquire) == Stage::Between as u8
     }
 
-    /// Whether the thread may have a task in hand that is neither in the queue nor to be seen here: it has reached for
-    /// one and not begun it, or it is about to count it.
+    /// Whether the thread may have a task in hand that is neither in the queue nor to be seen here.
     pub(crate) fn is_reaching(&self) -> bool {
-        // The count before the look at what runs: a task that ends in between was either seen or is counted.
-        self.reached_at.load(Ordering::Relaxed) == self.ended() && self.is_empty()
+        self.stage.load(Ordering::Acquire) == Stage::Reaching as u8
     }
 
     /// The counts of tasks without a handle.
@@ -202,17 +226,6 @@ impl Slot {
             completed: self.cells_completed.load(Ordering::Acquire),
             panicked: self.cells_panicked.load(Ordering::Acquire),
         }
-    }
-
-    /// Tasks that ended here.
-    pub(crate) fn ended(&self) -> u64 {
-        let (bare, cells) = (self.ended_bare(), self.ended_cells());
-        bare.completed + bare.panicked + cells.completed + cells.panicked
-    }
-
-    /// Whether no task is to be seen.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bare().is_none() && self.details.lock().frames.is_empty()
     }
 
     /// The task without a handle, if one runs.
@@ -264,6 +277,7 @@ impl Slot {
 }
 
 /// Adds one to a count that only this thread writes. Release: what the thread did before is seen by who sees it.
+#[inline]
 fn bump(count: &AtomicU64) {
     count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
 }
