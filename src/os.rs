@@ -15,6 +15,7 @@ static ARMED: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Generation(u64);
 
 impl Generation {
+    #[inline]
     pub(crate) fn now() -> Generation {
         Generation(FORKS.load(Ordering::Relaxed))
     }
@@ -23,6 +24,7 @@ impl Generation {
     /// are gone here and its locks may be held for ever, so this is asked before any lock is taken.
     ///
     /// Relaxed is enough: only the child handler writes, on the one thread that the child has.
+    #[inline]
     pub(crate) fn is_past(self) -> bool {
         self != Generation::now()
     }
@@ -142,6 +144,7 @@ pub(crate) fn now() -> u64 {
 }
 
 /// [`now`] where reading it costs next to nothing, else zero for "not known": cheap enough for every task.
+#[inline]
 pub(crate) fn now_if_cheap() -> u64 {
     if cfg!(any(target_os = "linux", target_os = "android")) {
         now()

@@ -64,7 +64,7 @@ pub(crate) mod job;
 
 use crate::sync::shared::Arc;
 use deque::{Deque, OwnEnd};
-use injector::{Front, Injector};
+use injector::{Draft, Front, Injector};
 use std::collections::VecDeque;
 
 /// Flag of a word: whoever adds an item takes the lock after that and calls a worker.
@@ -177,8 +177,8 @@ impl<T> Queue<T> {
     }
 
     /// Adds a task although the gate is shut: the caller has looked who it comes from.
-    pub(crate) fn push(&mut self, injector: &Injector<T>, item: T) {
-        injector.push_through(&mut self.front, item);
+    pub(crate) fn push<D: Draft<T>>(&mut self, injector: &Injector<T>, draft: D) {
+        injector.push_through(&mut self.front, draft);
     }
 
     // ---- workers come and go ----

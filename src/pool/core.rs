@@ -29,7 +29,7 @@ use super::worker::{self, WorkerCx};
 use crate::context::{self, TaskHost, Wait};
 use crate::os::Generation;
 use crate::queue::deque::{Deque, OwnEnd};
-use crate::queue::injector::{Draft, Injector};
+use crate::queue::injector::{Injector, Pushed};
 use crate::queue::job::{fits, Job, Order, Resolve, Work};
 use crate::queue::{Intake, Queue, BELL, GATE};
 use crate::registry::ended::{self, EndedThread, Mark};
@@ -253,6 +253,7 @@ impl Core {
         self.registry.event().signal();
     }
 
+    #[inline]
     pub(super) fn is_stale(&self) -> bool {
         self.born.is_past()
     }
@@ -260,7 +261,7 @@ impl Core {
     // ---- submitting ----
 
     /// Queues a task and sees to it that a worker comes for it, or gives it back with the reason.
-    #[inline]
+    #[inline(always)]
     pub(super) fn submit<W: Work<Slot>>(
         self: &Arc<Core>,
         work: W,
@@ -282,12 +283,12 @@ impl Core {
         context::with_host(|cx: Option<&WorkerCx>| match cx.and_then(|cx| self.own_queue(cx)) {
             None => self.submit_outside(order),
             Some(own) => match own.push(order) {
-                Ok(false) => Ok(()),
-                Ok(true) => {
+                Pushed::Quietly => Ok(()),
+                Pushed::WithBell => {
                     self.answer_bell(Some(own.deque()));
                     Ok(())
                 }
-                Err(order) => self.submit_outside(order),
+                Pushed::Refused(order) => self.submit_outside(order),
             },
         })
     }
@@ -304,12 +305,12 @@ impl Core {
     #[inline(always)]
     fn submit_outside<W: Work<Slot>>(self: &Arc<Core>, order: Order<W>) -> Result<(), (W, RejectReason)> {
         match self.injector.push(order) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
+            Pushed::Quietly => Ok(()),
+            Pushed::WithBell => {
                 self.answer_bell(None);
                 Ok(())
             }
-            Err(order) => self.submit_at_gate(order),
+            Pushed::Refused(order) => self.submit_at_gate(order),
         }
     }
 
@@ -332,11 +333,11 @@ impl Core {
                 );
                 return Err((order.work, self.reject(RejectReason::NoThread)));
             }
-            state.queue.push(&self.injector, order.finish());
+            state.queue.push(&self.injector, order);
             state.queue.open(&self.injector);
             return Ok(());
         }
-        state.queue.push(&self.injector, order.finish());
+        state.queue.push(&self.injector, order);
         self.call_worker(state, Way::Gate);
         Ok(())
     }
@@ -475,8 +476,11 @@ impl Core {
             while turns > 0 {
                 turns -= 1;
                 cx.slot.reach();
-                let Some(job) = own.pop() else { break };
-                self.run(job, &cx.slot);
+                match Job::run_next(own, &cx.slot) {
+                    Some(true) => {}
+                    Some(false) => self.state.lock().queue.hollowed(-1),
+                    None => break,
+                }
                 if self.is_stale() {
                     return;
                 }

@@ -17,7 +17,7 @@
 //! when none of that is left, the batch from its front on. All others take from the front: what is oldest.
 #![allow(unsafe_code)]
 
-use super::injector::{Draft, Front};
+use super::injector::{Draft, Front, Pushed};
 use super::{BELL, GATE};
 use crate::sync::shared::{Arc, AtomicBool, AtomicU64, Ordering, Padded, UnsafeCell};
 use std::cell::Cell;
@@ -186,28 +186,28 @@ impl<T> OwnEnd<T> {
         &self.deque
     }
 
-    /// Adds an item at the back, unless the gate is shut or there is no room. Says whether the bell is set.
+    /// Adds an item at the back, unless the gate is shut or there is no room.
     #[inline(always)]
-    pub(crate) fn push<D: Draft<T>>(&self, draft: D) -> Result<bool, D> {
+    pub(crate) fn push<D: Draft<T>>(&self, draft: D) -> Pushed<D> {
         let deque = &*self.deque;
         let mut word = deque.load(Ordering::Relaxed);
         let back = word.back();
         if word.has(GATE) || !self.has_room(back) {
-            return Err(draft);
+            return Pushed::Refused(draft);
         }
         // SAFETY: nobody reads this slot: it is behind the back, and no item that was in it before is still being read.
-        deque.slot(back).with_mut(|place| unsafe { (*place).write(draft.finish()) });
+        deque.slot(back).with_mut(|place| unsafe { draft.make_in(place.cast()) });
         // Before the item can be seen, let alone be settled: nobody may find more settled than accepted.
         let pushed = deque.pushed.load(Ordering::Relaxed);
         deque.pushed.store(pushed + 1, Ordering::Relaxed);
         loop {
             match deque.swap(word, word.with_back(back.wrapping_add(1))) {
-                Ok(()) => return Ok(word.has(BELL)),
+                Ok(()) => return Pushed::after(word.0),
                 Err(now) if now.has(GATE) => {
                     deque.pushed.store(pushed, Ordering::Relaxed);
                     // SAFETY: the item was made above, and it is not between the ends, so nobody else takes it.
-                    return Err(unsafe {
-                        D::revise(deque.slot(back).with_mut(|place| (*place).assume_init_read()))
+                    return Pushed::Refused(unsafe {
+                        deque.slot(back).with_mut(|place| D::unmake(place.cast()))
                     });
                 }
                 Err(now) => word = now,
@@ -237,6 +237,18 @@ impl<T> OwnEnd<T> {
         self.take(true)
     }
 
+    /// Like [`pop`](OwnEnd::pop), for an item that is taken out where it lies: `take` gets it, initialised, and has to
+    /// leave the place empty before it runs anything that may push.
+    ///
+    /// # Safety
+    ///
+    /// As it says.
+    #[inline]
+    pub(crate) unsafe fn pop_in_place<R>(&self, take: impl FnOnce(*mut T) -> R) -> Option<R> {
+        let place = self.advance(true)?;
+        Some(take(self.deque.slot(place).with_mut(|slot| slot.cast::<T>())))
+    }
+
     /// Takes the oldest item.
     pub(crate) fn pop_front(&self) -> Option<T> {
         self.take(false)
@@ -244,6 +256,14 @@ impl<T> OwnEnd<T> {
 
     #[inline]
     fn take(&self, from_back: bool) -> Option<T> {
+        let place = self.advance(from_back)?;
+        // SAFETY: the swap in `advance` took this item, which this thread has written.
+        Some(self.deque.slot(place).with_mut(|slot| unsafe { (*slot).assume_init_read() }))
+    }
+
+    /// Moves an end past an item, which is the caller's then: the place it is in.
+    #[inline]
+    fn advance(&self, from_back: bool) -> Option<u16> {
         let deque = &*self.deque;
         let mut word = deque.load(Ordering::Relaxed);
         loop {
@@ -259,10 +279,7 @@ impl<T> OwnEnd<T> {
                 (word.front(), word.with_front(word.front().wrapping_add(1)))
             };
             match deque.swap(word, rest) {
-                // SAFETY: the swap took this item, which this thread has written.
-                Ok(()) => {
-                    return Some(deque.slot(place).with_mut(|slot| unsafe { (*slot).assume_init_read() }))
-                }
+                Ok(()) => return Some(place),
                 Err(now) => word = now,
             }
         }

@@ -78,18 +78,44 @@ impl Front {
     }
 }
 
+/// What came of a push.
+#[must_use]
+pub(crate) enum Pushed<D> {
+    /// The item was added.
+    Quietly,
+    /// The item was added, and somebody has to be told.
+    WithBell,
+    /// The gate is shut, or there is no room.
+    Refused(D),
+}
+
+impl<D> Pushed<D> {
+    #[inline(always)]
+    pub(super) fn after(word: u64) -> Pushed<D> {
+        if word & BELL == 0 {
+            Pushed::Quietly
+        } else {
+            Pushed::WithBell
+        }
+    }
+}
+
 /// What an item is made of, which goes back to whoever adds it if it is refused. It is made when its place is known, and
 /// so is not moved about before: with closures of some words that costs more than the swap.
 pub(crate) trait Draft<T>: Sized {
-    /// Must not panic: a place is waiting for it.
-    fn finish(self) -> T;
-
-    /// Undoes `finish`.
+    /// Makes an item there. Must not panic: the place is waiting for it.
     ///
     /// # Safety
     ///
-    /// `finish` of this very type made the item.
-    unsafe fn revise(item: T) -> Self;
+    /// The place is valid for a write of a `T`.
+    unsafe fn make_in(self, place: *mut T);
+
+    /// Undoes `make_in`.
+    ///
+    /// # Safety
+    ///
+    /// `make_in` of this very type made the item there, and it is used no more.
+    unsafe fn unmake(place: *mut T) -> Self;
 }
 
 /// A place that an item has to be moved to: until then it holds up all behind it.
@@ -101,13 +127,12 @@ struct Claim<'a, T> {
 }
 
 impl<T> Claim<'_, T> {
-    /// Says whether the bell was set.
+    /// Has the item written to the place.
     #[inline(always)]
-    fn fill(self, item: T) -> bool {
-        // SAFETY: the claim is on this slot, and no taker reads it before it is ready.
-        self.slot.item.with_mut(|place| unsafe { (*place).write(item) });
+    fn fill(self, write: impl FnOnce(*mut T)) {
+        // The claim is on this slot, and no taker reads it before it is ready.
+        self.slot.item.with_mut(|place| write(place.cast()));
         self.slot.ready.store(true, Ordering::Release);
-        self.word & BELL != 0
     }
 }
 
@@ -141,17 +166,22 @@ impl<T> Injector<T> {
 
     // ---- producers ----
 
-    /// Adds an item unless the gate is shut. Says whether the bell is set.
+    /// Adds an item unless the gate is shut.
     #[inline(always)]
-    pub(crate) fn push<D: Draft<T>>(&self, draft: D) -> Result<bool, D> {
+    pub(crate) fn push<D: Draft<T>>(&self, draft: D) -> Pushed<D> {
         match self.claim(false) {
-            Some(place) => Ok(place.fill(draft.finish())),
-            None => Err(draft),
+            Some(place) => {
+                let word = place.word;
+                // SAFETY: the place is valid for a write.
+                place.fill(|place| unsafe { draft.make_in(place) });
+                Pushed::after(word)
+            }
+            None => Pushed::Refused(draft),
         }
     }
 
     /// Adds an item although the gate is shut.
-    pub(crate) fn push_through(&self, _: &mut Front, item: T) {
+    pub(crate) fn push_through<D: Draft<T>>(&self, _: &mut Front, draft: D) {
         if self.tail.0.block.load(Ordering::Relaxed).is_null() {
             // The gate has not been open yet, so no other producer is here.
             let first = Box::into_raw(Block::new());
@@ -159,7 +189,8 @@ impl<T> Injector<T> {
             self.tail.0.block.store(first, Ordering::Release);
         }
         if let Some(place) = self.claim(true) {
-            place.fill(item);
+            // SAFETY: the place is valid for a write.
+            place.fill(|place| unsafe { draft.make_in(place) });
         }
     }
 

@@ -5,10 +5,12 @@
 //! boxed by its submitter and travels as that box. This is the crate's unsafe core; everything about a closure's bytes is here.
 #![allow(unsafe_code)]
 
+use super::deque::OwnEnd;
 use super::injector::Draft;
 use std::marker::PhantomData;
 use std::mem::{align_of, size_of, ManuallyDrop, MaybeUninit};
 use std::panic::Location;
+use std::ptr;
 use std::sync::Arc;
 
 const WORDS: usize = 4;
@@ -63,15 +65,6 @@ pub(crate) const fn fits<W>() -> bool {
 }
 
 impl<C: 'static> Job<C> {
-    #[inline(always)]
-    pub(crate) fn new<W: Work<C>>(work: W, location: &'static Location<'static>) -> Job<C> {
-        const { assert!(fits::<W>(), "what does not fit into a job is boxed") };
-        let mut payload: Payload = [MaybeUninit::uninit(); WORDS];
-        // SAFETY: a `W` fits into the payload and needs no stricter alignment; nothing is overwritten that needs a drop.
-        unsafe { payload.as_mut_ptr().cast::<W>().write(work) };
-        Job { payload, vtable: &Inline::<W, C>::VTABLE, location }
-    }
-
     /// Runs it; see [`Work::run`].
     #[inline]
     pub(crate) fn run(self, cx: &C) -> bool {
@@ -79,6 +72,18 @@ impl<C: 'static> Job<C> {
         // SAFETY: the vtable was chosen for what the payload holds. `ManuallyDrop` keeps the job's own drop from
         // taking it a second time.
         unsafe { (job.vtable.run)(&mut job.payload, cx, job.location) }
+    }
+
+    /// Runs the job that the worker's own queue gives next, if there is one, without moving it out first.
+    #[inline]
+    pub(crate) fn run_next(own: &OwnEnd<Job<C>>, cx: &C) -> Option<bool> {
+        // SAFETY: `run` moves the work out of the payload before it runs it, and the other fields are read before that.
+        unsafe {
+            own.pop_in_place(|job| {
+                let (vtable, location) = ((*job).vtable, (*job).location);
+                (vtable.run)(&mut (*job).payload, cx, location)
+            })
+        }
     }
 
     /// Claims it for cancellation; dropping the job completes that.
@@ -97,14 +102,20 @@ pub(crate) struct Order<W> {
 
 impl<W: Work<C>, C: 'static> Draft<Job<C>> for Order<W> {
     #[inline(always)]
-    fn finish(self) -> Job<C> {
-        Job::new(self.work, self.location)
+    unsafe fn make_in(self, place: *mut Job<C>) {
+        const { assert!(fits::<W>(), "what does not fit into a job is boxed") };
+        // SAFETY: the caller says that the place is valid for a job, and a `W` fits into the payload and needs no
+        // stricter alignment. Field by field: a job put together elsewhere would be copied here.
+        unsafe {
+            ptr::addr_of_mut!((*place).payload).cast::<W>().write(self.work);
+            ptr::addr_of_mut!((*place).vtable).write(&Inline::<W, C>::VTABLE);
+            ptr::addr_of_mut!((*place).location).write(self.location);
+        }
     }
 
-    unsafe fn revise(job: Job<C>) -> Order<W> {
-        let job = ManuallyDrop::new(job);
-        // SAFETY: the caller says that `finish` put a `W` there; the job is not used or dropped after this.
-        Order { work: unsafe { job.payload.as_ptr().cast::<W>().read() }, location: job.location }
+    unsafe fn unmake(place: *mut Job<C>) -> Order<W> {
+        // SAFETY: the caller says that `make_in` put a `W` there, and that nobody else uses it.
+        unsafe { Order { work: (*place).payload.as_ptr().cast::<W>().read(), location: (*place).location } }
     }
 }
 
@@ -200,21 +211,30 @@ mod tests {
         }
     }
 
+    fn job<W: Work<usize>>(order: Order<W>) -> Job<usize> {
+        let mut place = MaybeUninit::uninit();
+        // SAFETY: the place is valid for a write, which initialises it.
+        unsafe {
+            order.make_in(place.as_mut_ptr());
+            place.assume_init()
+        }
+    }
+
     fn check<T: Clone + Send + 'static>(content: T, expected: fn(&T) -> bool, inline: bool) {
         assert_eq!(fits::<Probe<T>>(), inline);
         let count = Arc::new(Count { runs: AtomicUsize::new(0), drops: AtomicUsize::new(0) });
         let probe = || Probe { content: content.clone(), count: count.clone(), expected };
-        let job = || Job::<usize>::new(Box::new(probe()), Location::caller());
+        let order = || Order { work: Box::new(probe()), location: Location::caller() };
+        let job = || job(order());
         // Moved about before it runs, as in a queue that grows.
         let mut queue = std::collections::VecDeque::new();
         for _ in 0..20 {
             queue.push_back(job());
         }
         // A submitter that is refused gets back what it gave.
-        let order = || Order { work: Box::new(probe()), location: Location::caller() };
-        let made: Job<usize> = order().finish();
-        // SAFETY: it was made of such an order.
-        let refused = unsafe { <Order<Box<Probe<T>>> as Draft<Job<usize>>>::revise(made) };
+        let mut made = ManuallyDrop::new(job());
+        // SAFETY: it was made of such an order, and is not dropped.
+        let refused = unsafe { <Order<Box<Probe<T>>> as Draft<Job<usize>>>::unmake(&mut *made) };
         assert!((refused.work.expected)(&refused.work.content));
         drop(refused);
         count.drops.store(0, Ordering::Relaxed);

@@ -198,6 +198,7 @@ impl Slot {
 
     // ---- everyone else ----
 
+    #[inline]
     pub(crate) fn depth(&self) -> usize {
         self.depth.load(Ordering::Relaxed)
     }
