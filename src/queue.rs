@@ -61,6 +61,8 @@
 pub(crate) mod deque;
 pub(crate) mod injector;
 pub(crate) mod job;
+#[cfg(all(test, winddown_model))]
+mod model;
 
 use crate::sync::shared::Arc;
 use deque::{Deque, OwnEnd};
