@@ -32,7 +32,7 @@ use crate::sync::{Event, Mutex};
 use budget::Budget;
 use ended::EndedThread;
 use member::Member;
-use report::{HookReport, Phase, PoolStats, Progress, Report};
+use report::{HookReport, Phase, PoolStats, Progress, Report, Stage};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -126,6 +126,13 @@ impl State {
         self.next_key += 1;
         self.next_key
     }
+
+    fn hooks(&mut self, stage: Stage) -> &mut BTreeMap<u64, Hook> {
+        match stage {
+            Stage::PreJoin => &mut self.before_join,
+            Stage::PostJoin => &mut self.after_join,
+        }
+    }
 }
 
 /// A number that no other registry or pool of this program has.
@@ -138,6 +145,7 @@ pub(crate) fn unique_id() -> u64 {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HookId {
     registry: u64,
+    stage: Stage,
     key: u64,
 }
 
@@ -207,7 +215,7 @@ impl Registry {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.register(name.into(), f, |state| &mut state.before_join)
+        self.register(Stage::PreJoin, name.into(), f)
     }
 
     /// Registers a post-join hook: it runs after every worker thread has been joined, newest first.
@@ -225,15 +233,10 @@ impl Registry {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.register(name.into(), f, |state| &mut state.after_join)
+        self.register(Stage::PostJoin, name.into(), f)
     }
 
-    fn register<F>(
-        &self,
-        name: Cow<'static, str>,
-        f: F,
-        list: impl FnOnce(&mut State) -> &mut BTreeMap<u64, Hook>,
-    ) -> Result<HookId, Rejected<F>>
+    fn register<F>(&self, stage: Stage, name: Cow<'static, str>, f: F) -> Result<HookId, Rejected<F>>
     where
         F: FnOnce() + Send + 'static,
     {
@@ -245,8 +248,8 @@ impl Registry {
             return Err(Rejected::new(RejectReason::ShuttingDown, f));
         }
         let key = state.key();
-        list(&mut state).insert(key, Hook { name, run: Box::new(f) });
-        Ok(HookId { registry: self.inner.id, key })
+        state.hooks(stage).insert(key, Hook { name, run: Box::new(f) });
+        Ok(HookId { registry: self.inner.id, stage, key })
     }
 
     /// Removes a hook that has not started. Says whether there was one; its closure is dropped.
@@ -263,7 +266,7 @@ impl Registry {
             return false;
         }
         let mut state = self.inner.state.lock();
-        let hook = state.before_join.remove(&id.key).or_else(|| state.after_join.remove(&id.key));
+        let hook = state.hooks(id.stage).remove(&id.key);
         drop(state);
         hook.is_some()
     }
