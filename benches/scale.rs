@@ -173,7 +173,10 @@ fn idle_workers(effort: Effort) -> Ratio {
         let all_there = Arc::new(Barrier::new(WORKERS));
         for _ in 0..WORKERS {
             let all_there = all_there.clone();
-            pool.execute(move || drop(all_there.wait())).expect("an open pool takes tasks");
+            let task = move || {
+                all_there.wait();
+            };
+            pool.execute(task).expect("an open pool takes tasks");
         }
         pool.wait_idle();
         wait_until(|| pool.stats().idle == WORKERS && all_asleep(WORKERS));

@@ -22,7 +22,7 @@ use super::report::{Findings, HookOutcome, HookReport, Phase, Reason, Report, St
 use super::{Hook, Inner, Registry, State};
 use crate::contain;
 use crate::context::{self, Frame, HookHost, Wait};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread;
@@ -177,7 +177,7 @@ impl Registry {
         }
         // Threads of registries that were dropped after this one had joined its own.
         let mut drain = Drain::new(self.inner.event.clone());
-        drain.groups.push(Group::new(Vec::new(), late));
+        drain.add(Group::new(Vec::new(), late));
         drain.join(|_| ended::take_others(&mut self.inner.state.lock().ended_threads));
         drain.finish();
         report
@@ -371,7 +371,7 @@ impl Run {
 
     /// Takes the registries below along that are not yet, newest first.
     fn adopt(&mut self) -> Vec<Registry> {
-        let known: Vec<u64> = self.parts.iter().chain(&self.others).map(Registry::id).collect();
+        let known: BTreeSet<u64> = self.parts.iter().chain(&self.others).map(Registry::id).collect();
         let mut children = self.whole.unfinished_children();
         children.retain(|child| !known.contains(&child.id()));
         children.reverse();
@@ -494,7 +494,7 @@ impl Run {
             drop(state);
             let (daemons, members) = members.into_iter().partition(|member| member.is_daemon());
             self.daemons.push(daemons);
-            self.drain.groups.push(Group::new(members, part.inner.budget.clone()));
+            self.drain.add(Group::new(members, part.inner.budget.clone()));
         }
     }
 
