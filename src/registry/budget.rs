@@ -9,7 +9,7 @@
 //! At `cancel_at` queued tasks are cancelled and running ones told; at `abandon_at` running ones are given up; what
 //! is left joins the workers that can be joined and runs post-join hooks.
 
-use crate::sync::Mutex;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -47,7 +47,7 @@ enum Stage {
 
 struct Burial {
     helper: Helper,
-    pending: Pending<()>,
+    pending: Pending,
     undertaker: Option<Box<dyn FnOnce() + Send>>,
 }
 
