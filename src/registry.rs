@@ -25,6 +25,8 @@ mod hooks;
 pub(crate) mod member;
 pub(crate) mod report;
 pub(crate) mod shutdown;
+#[cfg(test)]
+mod tests;
 pub(crate) mod token;
 
 use crate::os::Generation;
