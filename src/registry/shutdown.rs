@@ -475,16 +475,15 @@ impl Run {
             whole_hooks.push(HookReport::new(name, Stage::PostJoin, HookOutcome::TimedOut, elapsed));
         }
         for ((part, group), daemons) in parts.iter().zip(&groups).zip(&daemons) {
-            let mut pools: Vec<_> =
-                group.members.iter().chain(daemons).map(|member| member.report()).collect();
+            let pools: Vec<_> = group.members.iter().chain(daemons).map(|member| member.report()).collect();
             let mut state = part.inner.state.lock();
             state.runner = None;
-            let mut hooks = std::mem::take(&mut state.hook_reports);
+            let hooks = std::mem::take(&mut state.hook_reports);
             part.inner.enter(&mut state, Phase::Finished);
             drop(state);
             if part.id() == whole.id() {
-                whole_hooks.append(&mut hooks);
-                whole_pools.append(&mut pools);
+                add(&mut whole_hooks, hooks);
+                add(&mut whole_pools, pools);
             } else {
                 whole_hooks.extend_from_slice(&hooks);
                 whole_pools.extend_from_slice(&pools);
@@ -506,5 +505,14 @@ impl Run {
                 Helper::new("winddown-drop").start(&event, move || contain::drop_quietly((groups, daemons)));
             event.wait(|| budget.end(), || pending.is_done());
         }
+    }
+}
+
+/// Appends `more`, which may be long, and commonly to nothing: it is not copied then.
+fn add<T>(all: &mut Vec<T>, mut more: Vec<T>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.append(&mut more);
     }
 }
