@@ -85,7 +85,7 @@ impl Group {
     /// Every member stops taking tasks before the first drops one, since a drop may submit.
     fn cut_off(&mut self, event: &Arc<Event>) {
         let doomed: Vec<_> = self.members.iter().map(|member| member.cut_off()).collect();
-        for doomed in doomed {
+        for doomed in doomed.into_iter().filter(|doomed| !doomed.is_empty()) {
             self.burials.push(Burial::start(doomed, event));
         }
     }

@@ -446,7 +446,9 @@ impl Run {
         for daemon in self.daemons.iter().flatten() {
             daemon.close(Circle::Registry);
             let doomed = daemon.cut_off();
-            Helper::new("winddown-cancel").start(self.drain.event(), move || doomed.bury());
+            if !doomed.is_empty() {
+                Helper::new("winddown-cancel").start(self.drain.event(), move || doomed.bury());
+            }
             daemon.finish();
         }
     }

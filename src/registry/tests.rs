@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
 
+const MEMBERS: usize = 1_000;
+
 /// A member of which each thing that is waited for comes about when it has been looked for once: the wait for it then
 /// looks at all members again, as it does when the tasks and threads of many end one by one.
 struct Slow {
@@ -54,11 +56,12 @@ impl Member for Slow {
     }
 
     fn cut_off(&self) -> Box<dyn Doomed> {
-        unreachable!("there is no deadline")
+        self.count();
+        Box::new(Nobody)
     }
 
     fn abandon(&self) {
-        unreachable!("there is no deadline")
+        self.count();
     }
 
     fn threads_left(&self, _: Circle) -> usize {
@@ -97,9 +100,25 @@ impl Member for Slow {
     }
 }
 
-#[test]
-fn however_many_members_end_one_by_one_each_is_looked_at_a_few_times() {
-    const MEMBERS: usize = 1_000;
+/// What a member without queued tasks leaves to bury.
+struct Nobody;
+
+impl Doomed for Nobody {
+    fn is_empty(&self) -> bool {
+        true
+    }
+
+    fn bury(self: Box<Self>) {
+        unreachable!("there is nobody")
+    }
+
+    fn undertaker(&self) -> Box<dyn FnOnce() + Send> {
+        unreachable!("there is nobody")
+    }
+}
+
+/// Members and a drain of them that has so much time.
+fn slow_members(timeout: Option<Duration>) -> (Vec<Arc<Slow>>, Drain) {
     let event = Arc::new(Event::default());
     let slow = || {
         let (tallies, looks_for_threads, others) = Default::default();
@@ -108,7 +127,24 @@ fn however_many_members_end_one_by_one_each_is_looked_at_a_few_times() {
     let members: Vec<_> = (0..MEMBERS).map(|_| slow()).collect();
     let mut drain = Drain::new(event.clone());
     let of_group = members.iter().map(|member| member.clone() as Arc<dyn Member>).collect();
-    drain.add(Group::new(of_group, Arc::new(Budget::new(None))));
+    drain.add(Group::new(of_group, Arc::new(Budget::new(timeout))));
+    (members, drain)
+}
+
+#[test]
+fn no_thread_is_started_where_a_deadline_cancels_nothing() {
+    let (members, mut drain) = slow_members(Some(Duration::ZERO));
+    drain.drain();
+    drain.finish();
+    for member in members {
+        // Closed, cut off, given up, sealed and told that it is over, and given up again before that.
+        assert!(member.others.load(Ordering::Relaxed) <= 6);
+    }
+}
+
+#[test]
+fn however_many_members_end_one_by_one_each_is_looked_at_a_few_times() {
+    let (members, mut drain) = slow_members(None);
     drain.drain();
     drain.join(|_| Vec::new());
     drain.finish();
