@@ -137,7 +137,7 @@ fn no_thread_is_started_where_a_deadline_cancels_nothing() {
     drain.drain();
     drain.finish();
     for member in members {
-        // Closed, cut off, given up, sealed and told that it is over, and given up again before that.
+        // Closed, cut off, given up twice, sealed, and told that it is over.
         assert!(member.others.load(Ordering::Relaxed) <= 6);
     }
 }
