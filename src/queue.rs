@@ -64,10 +64,10 @@ pub(crate) mod job;
 #[cfg(all(test, winddown_model))]
 mod model;
 
-use crate::sync::shared::Arc;
 use deque::{Deque, OwnEnd};
 use injector::{Draft, Front, Injector};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Flag of a word: whoever adds an item takes the lock after that and calls a worker.
 pub(crate) const BELL: u64 = 1;
@@ -187,7 +187,7 @@ impl<T> Queue<T> {
 
     /// The deque of a new worker. Its first push finds the bell set.
     pub(crate) fn add_worker(&mut self, is_own_refused: bool) -> OwnEnd<T> {
-        let owner = Deque::new(&self.front, if is_own_refused { FLAGS } else { BELL });
+        let owner = OwnEnd::new(&self.front, if is_own_refused { FLAGS } else { BELL });
         self.deques.push(owner.deque().clone());
         owner
     }
@@ -322,6 +322,10 @@ impl<T> Queue<T> {
     /// Workers that sleep and were not called.
     pub(crate) fn asleep(&self) -> usize {
         self.sleepers.len()
+    }
+
+    pub(crate) fn sleepers(&self) -> impl Iterator<Item = &usize> {
+        self.sleepers.iter()
     }
 
     /// Workers that were called and have not answered yet.

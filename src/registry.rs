@@ -1,8 +1,8 @@
 //! The registry: hooks, holds and members, and the one shutdown that winds them down.
 //!
 //! It knows nothing of pools: a [`member::Member`] is whatever can be closed, drained and joined. The order of a
-//! shutdown stands in [`shutdown`], how single members are drained and joined in [`drain`], how time is spent in
-//! [`budget`].
+//! shutdown stands in [`shutdown`], how hooks are run in [`hooks`], how single members are drained and joined in
+//! [`drain`], how time is spent in [`budget`].
 //!
 //! # Who may do what when
 //!
@@ -21,9 +21,12 @@ pub(crate) mod budget;
 pub(crate) mod drain;
 pub(crate) mod ended;
 pub(crate) mod helper;
+mod hooks;
 pub(crate) mod member;
 pub(crate) mod report;
 pub(crate) mod shutdown;
+#[cfg(test)]
+mod tests;
 pub(crate) mod token;
 
 use crate::os::Generation;
@@ -32,7 +35,7 @@ use crate::sync::{Event, Mutex};
 use budget::Budget;
 use ended::EndedThread;
 use member::Member;
-use report::{HookReport, Phase, PoolStats, Progress, Report};
+use report::{HookReport, Phase, PoolStats, Progress, Report, Stage};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -107,8 +110,11 @@ struct State {
     claimed: bool,
     begun_at: Option<Instant>,
     hook_reports: Vec<HookReport>,
-    /// A hook has been taken off its list and is not reported yet.
-    is_in_hook: bool,
+    /// Hooks reported so far; the reports themselves go into that of the whole shutdown.
+    hooks_done: usize,
+    /// The hook that has been taken off its list and is not reported yet, and the series that runs it: see [`hooks`].
+    in_hook: Option<hooks::Current>,
+    series: u64,
     /// Threads of members that are gone, ended but not joined.
     ended_threads: Vec<EndedThread>,
     exit_code: Option<i32>,
@@ -126,6 +132,13 @@ impl State {
         self.next_key += 1;
         self.next_key
     }
+
+    fn hooks(&mut self, stage: Stage) -> &mut BTreeMap<u64, Hook> {
+        match stage {
+            Stage::PreJoin => &mut self.before_join,
+            Stage::PostJoin => &mut self.after_join,
+        }
+    }
 }
 
 /// A number that no other registry or pool of this program has.
@@ -138,6 +151,7 @@ pub(crate) fn unique_id() -> u64 {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HookId {
     registry: u64,
+    stage: Stage,
     key: u64,
 }
 
@@ -207,7 +221,7 @@ impl Registry {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.register(name.into(), f, |state| &mut state.before_join)
+        self.register(Stage::PreJoin, name.into(), f)
     }
 
     /// Registers a post-join hook: it runs after every worker thread has been joined, newest first.
@@ -225,15 +239,10 @@ impl Registry {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.register(name.into(), f, |state| &mut state.after_join)
+        self.register(Stage::PostJoin, name.into(), f)
     }
 
-    fn register<F>(
-        &self,
-        name: Cow<'static, str>,
-        f: F,
-        list: impl FnOnce(&mut State) -> &mut BTreeMap<u64, Hook>,
-    ) -> Result<HookId, Rejected<F>>
+    fn register<F>(&self, stage: Stage, name: Cow<'static, str>, f: F) -> Result<HookId, Rejected<F>>
     where
         F: FnOnce() + Send + 'static,
     {
@@ -245,8 +254,8 @@ impl Registry {
             return Err(Rejected::new(RejectReason::ShuttingDown, f));
         }
         let key = state.key();
-        list(&mut state).insert(key, Hook { name, run: Box::new(f) });
-        Ok(HookId { registry: self.inner.id, key })
+        state.hooks(stage).insert(key, Hook { name, run: Box::new(f) });
+        Ok(HookId { registry: self.inner.id, stage, key })
     }
 
     /// Removes a hook that has not started. Says whether there was one; its closure is dropped.
@@ -263,7 +272,7 @@ impl Registry {
             return false;
         }
         let mut state = self.inner.state.lock();
-        let hook = state.before_join.remove(&id.key).or_else(|| state.after_join.remove(&id.key));
+        let hook = state.hooks(id.stage).remove(&id.key);
         drop(state);
         hook.is_some()
     }
@@ -370,8 +379,8 @@ impl Registry {
             return progress;
         }
         let state = self.inner.state.lock();
-        progress.hooks_done = state.hook_reports.len();
-        let left = state.before_join.len() + state.after_join.len() + usize::from(state.is_in_hook);
+        progress.hooks_done = state.hooks_done;
+        let left = state.before_join.len() + state.after_join.len() + usize::from(state.in_hook.is_some());
         progress.hooks_total = progress.hooks_done + left;
         let members: Vec<_> = state.members.values().filter(|member| !member.is_daemon()).cloned().collect();
         drop(state);

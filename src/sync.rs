@@ -21,19 +21,13 @@ pub(crate) mod shared {
     pub(crate) use loom::{
         cell::UnsafeCell,
         hint::spin_loop,
-        sync::{
-            atomic::{AtomicBool, AtomicPtr, AtomicU64},
-            Arc,
-        },
+        sync::atomic::{AtomicBool, AtomicPtr, AtomicU64},
         thread::yield_now,
     };
     #[cfg(not(winddown_model))]
     pub(crate) use std::{
         hint::spin_loop,
-        sync::{
-            atomic::{AtomicBool, AtomicPtr, AtomicU64},
-            Arc,
-        },
+        sync::atomic::{AtomicBool, AtomicPtr, AtomicU64},
         thread::yield_now,
     };
 

@@ -161,6 +161,36 @@ fn a_hung_pre_join_hook_costs_half_of_the_time_and_not_the_drain() {
 }
 
 #[test]
+fn the_thread_of_a_hook_that_was_left_behind_runs_no_other_hook() {
+    within(|| {
+        let registry = Registry::new();
+        let (tell, told) = mpsc::channel();
+        for n in 0..20 {
+            let tell = tell.clone();
+            let hook = move || {
+                thread::sleep(ms(1)); // work, during which the other thread is free
+                tell.send(thread::current().id()).unwrap();
+            };
+            registry.before_join(n.to_string(), hook).unwrap();
+        }
+        let gate = Gate::default();
+        let key = gate.key();
+        registry.before_join("frees the hung one", move || drop(gate)).unwrap();
+        let hung = move || {
+            key.wait();
+            drop(tell);
+        };
+        registry.before_join("hung", hung).unwrap();
+        let report = registry.shutdown_timeout(ms(2000));
+        assert_outcome(&report, "hung", Stage::PreJoin, &HookOutcome::TimedOut);
+        assert_eq!(report.hooks().len(), 22, "{report}");
+        let threads: Vec<_> = told.iter().collect();
+        assert_eq!(threads.len(), 20);
+        assert!(threads.iter().all(|thread| *thread == threads[0]), "{threads:?}");
+    });
+}
+
+#[test]
 fn a_hung_post_join_hook_is_left_behind_and_the_others_run() {
     within(|| {
         let registry = Registry::new();

@@ -68,6 +68,23 @@ fn idle_workers_and_blocked_waiters_use_no_processor_time() {
     run("idle");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_that_sleeps_is_not_woken_before_its_time() {
+    run("sleep");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_shutdown_does_not_wake_up_for_each_hook() {
+    run("many_hooks");
+}
+
+#[test]
+fn the_shutdown_of_many_pools_needs_no_more_memory_for_each_than_that_of_a_few() {
+    run("memory_of_shutdown");
+}
+
 #[test]
 fn after_shutdown_everything_is_refused_and_nothing_panics() {
     run("pool_after_shutdown");

@@ -115,6 +115,8 @@ pub(super) struct State {
     pub(super) crew: BTreeMap<usize, Worker>,
     next_worker: usize,
     threads: usize,
+    /// Those that will not look at the queue again by themselves.
+    stuck: usize,
     peak_threads: usize,
     /// What the workers that left had ended.
     past: Ended,
@@ -162,23 +164,23 @@ impl State {
 
     /// Worker threads that will look at the queue again by themselves.
     fn active(&self) -> usize {
-        let stuck = |worker: &&Worker| {
-            worker.thread.is_some()
-                && !worker.is_leaving
-                && (!worker.blocked.is_empty() || worker.given_up.is_some())
-        };
-        self.threads - self.crew.values().filter(stuck).count()
+        self.threads - self.stuck
+    }
+
+    /// Changes a worker, if it is there.
+    fn change<R>(&mut self, id: usize, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
+        let worker = self.crew.get_mut(&id)?;
+        let was_stuck = worker.is_stuck();
+        let result = change(worker);
+        self.stuck = self.stuck + usize::from(worker.is_stuck()) - usize::from(was_stuck);
+        Some(result)
     }
 
     /// Workers that have just ended a task and are about to look at the queue: they take a new task sooner than a new
     /// thread could.
     fn between(&self) -> usize {
         let is_coming = |worker: &&Worker| {
-            worker.thread.is_some()
-                && !worker.is_leaving
-                && worker.blocked.is_empty()
-                && worker.given_up.is_none()
-                && worker.slot.is_between()
+            worker.thread.is_some() && !worker.is_leaving && !worker.is_stuck() && worker.slot.is_between()
         };
         self.crew.values().filter(is_coming).count()
     }
@@ -229,6 +231,7 @@ impl Core {
                 crew: BTreeMap::new(),
                 next_worker: 0,
                 threads: 0,
+                stuck: 0,
                 peak_threads: 0,
                 past: Ended::default(),
                 cancelled: 0,
@@ -514,16 +517,14 @@ impl Core {
     /// Waits for the next task, or for a reason to leave; a worker that is told to leave has left the crew.
     fn next(&self, id: usize, slot: &Slot, own: &OwnEnd<Job<Slot>>) -> Next {
         let mut state = self.state.lock();
+        let mut has_news = true;
         loop {
             let Some(worker) = state.crew.get_mut(&id) else { return Next::Leave };
             worker.is_starting = false;
-            // Reason 1: its tasks were abandoned, and with them the worker.
-            if worker.given_up.is_some() {
-                return self.leave(state, id);
-            }
-            // Reason 2: it stood in for one that was blocked, and there are enough again.
-            if state.active() > self.config.max_threads {
-                return self.leave(state, id);
+            // Reason 1: its tasks were abandoned, and with them the worker. Reason 2: it stood in for one that was
+            // blocked, and there are enough again.
+            if worker.given_up.is_some() || state.active() > self.config.max_threads {
+                return self.leave(state, id, has_news);
             }
             slot.reach();
             if let Some(job) = self.take(&mut state, own) {
@@ -535,7 +536,7 @@ impl Core {
             self.close_if_drained(&mut state);
             // Reason 3: nothing is left and nothing will come.
             if state.queue.intake() == Intake::Closed {
-                return self.leave(state, id);
+                return self.leave(state, id, has_news);
             }
             if !state.queue.lie_down(&self.injector, id) {
                 // A task has come meanwhile, or is on its way in.
@@ -548,6 +549,7 @@ impl Core {
             let bed = state.crew[&id].bed.clone();
             // Whoever waits for the pool to be idle, or quiet, looks now.
             self.signal();
+            has_news = false;
             let mut until = match state.threads > self.config.min_threads {
                 true => crate::sync::deadline(self.config.keep_alive),
                 false => None,
@@ -588,7 +590,7 @@ impl Core {
                     break;
                 }
                 // Reason 4: nobody needed it for as long as idle workers are kept.
-                return self.leave(state, id);
+                return self.leave(state, id, has_news);
             }
         }
     }
@@ -607,27 +609,31 @@ impl Core {
         oldest.or_else(|| own.pop())
     }
 
-    /// Takes a worker out of the count of threads, in the critical section in which it decided to end.
+    /// Takes a worker out of the count of threads, in the critical section in which it decided to end. It `has_news` if it
+    /// ran something since it last signalled.
     #[cold]
-    fn leave(&self, mut state: MutexGuard<'_, State>, id: usize) -> Next {
-        let mut deque = None;
-        if let Some(worker) = state.crew.get_mut(&id) {
+    fn leave(&self, mut state: MutexGuard<'_, State>, id: usize, has_news: bool) -> Next {
+        let deque = state.change(id, |worker| {
             worker.is_leaving = true;
-            deque = worker.deque.take();
-            state.threads -= 1;
-        }
-        if let Some(deque) = deque {
+            worker.deque.take()
+        });
+        state.threads -= 1;
+        if let Some(deque) = deque.flatten() {
             state.queue.remove_worker(&deque);
         }
-        state.queue.set_bells(&self.injector);
         if state.threads == 0 {
             self.injector.set(GATE);
+        }
+        if state.queue.intake() != Intake::Closed {
+            state.queue.set_bells(&self.injector);
         }
         // It may have been on its way to a task, or leave some, which are somebody else's then.
         state.queue.answer(id);
         let called = state.queue.settle(&self.injector);
         self.wake(state, called);
-        self.signal();
+        if has_news {
+            self.signal();
+        }
         Next::Leave
     }
 
@@ -649,9 +655,13 @@ impl Core {
             _ => Vec::new(),
         };
         state.joined += gone.len();
+        // Whoever waits for the threads' end waits for the last one; one that is stuck signals when that changes.
+        let is_last = !state.crew.values().any(|worker| worker.thread.is_some() && !worker.is_unreliable());
         drop(state);
         ended::join_all(gone);
-        self.signal();
+        if is_last {
+            self.signal();
+        }
         self.retire_if_done();
     }
 
@@ -682,8 +692,12 @@ impl Core {
     }
 
     fn close_for_good(&self, state: &mut State) {
+        if state.queue.intake() == Intake::Closed {
+            return;
+        }
         state.queue.narrow(&self.injector, Intake::Closed, true);
-        state.crew.values().for_each(|worker| worker.bed.notify_one());
+        let sleepers = state.queue.sleepers().filter_map(|id| state.crew.get(id));
+        sleepers.for_each(|worker| worker.bed.notify_one());
     }
 
     // ---- blocked threads ----
@@ -695,15 +709,13 @@ impl Core {
         let is_end = matches!(wait, Wait::End { .. });
         let mut state = self.state.lock();
         let mut is_starting = false;
-        if let Some(worker) = state.crew.get_mut(&id) {
+        state.change(id, |worker| {
             let depth = worker.slot.depth();
             worker.blocked.push(Blocked { wait, depth });
             is_starting = worker.is_starting;
-        }
+        });
         self.close_if_drained(&mut state);
-        if state.active() > 0 {
-            drop(state);
-        } else if self.is_left_empty(&mut state) {
+        if state.active() > 0 || self.is_left_empty(&mut state) {
             drop(state);
         } else if is_starting && is_end {
             // The first callback ends the process, or waits for its end, and would do so on every other thread too.
@@ -727,9 +739,7 @@ impl Core {
             return;
         }
         let mut state = self.state.lock();
-        if let Some(worker) = state.crew.get_mut(&id) {
-            worker.blocked.pop();
-        }
+        state.change(id, |worker| worker.blocked.pop());
         drop(state);
         self.signal();
     }

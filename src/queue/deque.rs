@@ -19,9 +19,10 @@
 
 use super::injector::{Draft, Front, Pushed};
 use super::{BELL, GATE};
-use crate::sync::shared::{Arc, AtomicBool, AtomicU64, Ordering, Padded, UnsafeCell};
+use crate::sync::shared::{AtomicBool, AtomicU64, Ordering, Padded, UnsafeCell};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 /// How many items fit in.
 pub(super) const CAP: u16 = if cfg!(winddown_model) { 2 } else { 256 };
@@ -85,19 +86,6 @@ unsafe impl<T: Send> Send for Deque<T> {}
 unsafe impl<T: Send> Sync for Deque<T> {}
 
 impl<T> Deque<T> {
-    /// Empty, with `flags` set. Others take from it with `front`.
-    pub(crate) fn new(front: &Front, flags: u64) -> OwnEnd<T> {
-        let slots: Box<[_]> = (0..CAP).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
-        let deque = Deque {
-            of: front.id(),
-            word: Padded(AtomicU64::new(flags)),
-            stealing: AtomicBool::new(false),
-            pushed: AtomicU64::new(0),
-            slots: slots.try_into().unwrap_or_else(|_| unreachable!("as many as were made")),
-        };
-        OwnEnd { deque: Arc::new(deque), base: Cell::new(0), free_from: Cell::new(0) }
-    }
-
     fn slot(&self, place: u16) -> &UnsafeCell<MaybeUninit<T>> {
         &self.slots[usize::from(place % CAP)]
     }
@@ -109,8 +97,7 @@ impl<T> Deque<T> {
     /// Release: whoever sees an item sees its content, and whoever sees an end moved over an item sees what its taker
     /// announced before. Acquire: the reverse.
     fn swap(&self, from: Word, to: Word) -> Result<(), Word> {
-        let swapped =
-            self.word.0.compare_exchange_weak(from.0, to.0, Ordering::AcqRel, Ordering::Acquire);
+        let swapped = self.word.0.compare_exchange_weak(from.0, to.0, Ordering::AcqRel, Ordering::Acquire);
         swapped.map(drop).map_err(Word)
     }
 
@@ -182,6 +169,19 @@ impl<T> Deque<T> {
 }
 
 impl<T> OwnEnd<T> {
+    /// The owner's end of an empty deque with `flags` set. Others take from it with `front`.
+    pub(crate) fn new(front: &Front, flags: u64) -> OwnEnd<T> {
+        let slots: Box<[_]> = (0..CAP).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+        let deque = Deque {
+            of: front.id(),
+            word: Padded(AtomicU64::new(flags)),
+            stealing: AtomicBool::new(false),
+            pushed: AtomicU64::new(0),
+            slots: slots.try_into().unwrap_or_else(|_| unreachable!("as many as were made")),
+        };
+        OwnEnd { deque: Arc::new(deque), base: Cell::new(0), free_from: Cell::new(0) }
+    }
+
     pub(crate) fn deque(&self) -> &Arc<Deque<T>> {
         &self.deque
     }

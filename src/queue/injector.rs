@@ -272,10 +272,7 @@ impl<T> Injector<T> {
     #[cold]
     fn keep_one(&self, block: Box<Block<T>>) {
         let block = Box::into_raw(block);
-        if self
-            .spare
-            .compare_exchange(ptr::null_mut(), block, Ordering::Release, Ordering::Relaxed)
-            .is_err()
+        if self.spare.compare_exchange(ptr::null_mut(), block, Ordering::Release, Ordering::Relaxed).is_err()
         {
             // SAFETY: made of a box just above, and given to nobody.
             drop(unsafe { Box::from_raw(block) });

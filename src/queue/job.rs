@@ -103,7 +103,7 @@ pub(crate) struct Order<W> {
 impl<W: Work<C>, C: 'static> Draft<Job<C>> for Order<W> {
     #[inline(always)]
     unsafe fn make_in(self, place: *mut Job<C>) {
-        const { assert!(fits::<W>(), "what does not fit into a job is boxed") };
+        assert!(fits::<W>(), "what does not fit into a job is boxed");
         // SAFETY: the caller says that the place is valid for a job, and a `W` fits into the payload and needs no
         // stricter alignment. Field by field: a job put together elsewhere would be copied here.
         unsafe {

@@ -9,6 +9,7 @@
 //!
 //! The searches are bounded: at most [`PREEMPTIONS`] switches away from a thread that could go on, which loom's authors
 //! found to be where bugs show.
+#![allow(unsafe_code)]
 
 use super::deque::{Deque, OwnEnd};
 use super::injector::{Draft, Injector, Pushed};
@@ -399,7 +400,10 @@ fn the_last_worker_leaves_only_an_empty_queue_behind_a_gate() {
         let left = pool.lock().take_all(&pool.injector).len();
         assert_eq!(ran + left, 1);
         if left == 1 {
-            assert!(matches!(pool.injector.push(task(2)), Pushed::Refused(_)), "whoever comes finds the gate");
+            assert!(
+                matches!(pool.injector.push(task(2)), Pushed::Refused(_)),
+                "whoever comes finds the gate"
+            );
         }
     });
 }

@@ -10,10 +10,25 @@
 //! is left joins the workers that can be joined and runs post-join hooks.
 
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const LONGEST_RESERVE: Duration = Duration::from_secs(2);
+
+/// Changes of budgets so far, of any; see [`changes`].
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// A number that is another one after every change of a budget: who has read many of them, after this number, need not
+/// read them again while it stays the same.
+pub(crate) fn changes() -> u64 {
+    CHANGES.load(Ordering::Acquire) // pairs with the Release in `changed`
+}
+
+/// Follows each change. Who sees the new number sees the change.
+fn changed() {
+    CHANGES.fetch_add(1, Ordering::Release);
+}
 
 /// The deadline of one shutdown: any number of calls may bring it nearer, none puts it off.
 #[derive(Default)]
@@ -44,12 +59,14 @@ impl Budget {
         let mut limit = self.limit.lock();
         if limit.map_or(true, |old| new.end < old.end) {
             *limit = Some(new);
+            changed();
         }
     }
 
     /// Makes this the budget of a part of a shutdown, which ends when the whole does.
     pub(crate) fn within(&self, whole: &Arc<Budget>) {
         *self.whole.lock() = Some(whole.clone());
+        changed();
     }
 
     fn limit(&self) -> Option<Limit> {

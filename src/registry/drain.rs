@@ -13,13 +13,14 @@
 //! is why a member is closed for good by [`seal`](super::member::Member::seal), which looks again under the member's own lock and says no
 //! when it is not quiet; the drain goes on then.
 
-use super::budget::Budget;
+use super::budget::{self, Budget};
 use super::ended::{join_all, EndedThread};
 use super::helper::{Helper, Pending};
 use super::member::{Circle, Doomed, Member};
 use crate::contain;
 use crate::context;
 use crate::sync::{sooner, Event};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ enum Stage {
 
 struct Burial {
     helper: Helper,
-    pending: Pending<()>,
+    pending: Pending,
     undertaker: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -84,7 +85,7 @@ impl Group {
     /// Every member stops taking tasks before the first drops one, since a drop may submit.
     fn cut_off(&mut self, event: &Arc<Event>) {
         let doomed: Vec<_> = self.members.iter().map(|member| member.cut_off()).collect();
-        for doomed in doomed {
+        for doomed in doomed.into_iter().filter(|doomed| !doomed.is_empty()) {
             self.burials.push(Burial::start(doomed, event));
         }
     }
@@ -123,7 +124,7 @@ struct Ended {
 
 impl Ended {
     fn is_empty(&self) -> bool {
-        self.threads.is_empty() && self.of_members.iter().all(|(_, threads)| threads.is_empty())
+        self.threads.is_empty() && self.of_members.is_empty()
     }
 
     /// However late it is done, each member learns of it: another shutdown may wait for these.
@@ -137,9 +138,29 @@ impl Ended {
     }
 }
 
+/// Whether something holds for all members. It begins with the one for which it did not the last time, whose place is
+/// `doubt`: however often this is asked while members come to it one after another, it looks at each a few times.
+fn all_hold(
+    members: &[Arc<dyn Member>],
+    doubt: &Cell<usize>,
+    holds: impl Fn(usize, &dyn Member) -> bool,
+) -> bool {
+    let mut round = (doubt.get()..members.len()).chain(0..doubt.get());
+    match round.find(|place| !holds(*place, &*members[*place])) {
+        Some(place) => {
+            doubt.set(place);
+            false
+        }
+        None => true,
+    }
+}
+
 /// The draining and joining of groups of members by one thread.
 pub(crate) struct Drain {
-    pub(crate) groups: Vec<Group>,
+    groups: Vec<Group>,
+    /// When a budget presses harder next, and the [`changes`](budget::changes) before this was found out. None where it
+    /// is to be found out again.
+    press_at: Cell<Option<(u64, Option<Instant>)>>,
     event: Arc<Event>,
     circle: Circle,
     joins: Helper,
@@ -153,6 +174,7 @@ impl Drain {
     pub(crate) fn new(event: Arc<Event>) -> Drain {
         Drain {
             groups: Vec::new(),
+            press_at: Cell::new(None),
             event,
             circle: Circle::Registry,
             joins: Helper::new("winddown-join"),
@@ -167,12 +189,30 @@ impl Drain {
         let mut drain = Drain::new(event);
         drain.circle = Circle::Own;
         drain.is_patient = budget.end().is_none();
-        drain.groups.push(Group::new(vec![member], budget));
+        drain.add(Group::new(vec![member], budget));
         drain
+    }
+
+    pub(crate) fn add(&mut self, group: Group) {
+        self.groups.push(group);
+        self.press_at.set(None);
     }
 
     pub(crate) fn event(&self) -> &Arc<Event> {
         &self.event
+    }
+
+    /// When a budget presses harder next. A wait asks this at every signal, and there may be thousands of groups.
+    fn next_press_at(&self) -> Option<Instant> {
+        let changes = budget::changes();
+        match self.press_at.get() {
+            Some((then, at)) if then == changes => at,
+            _ => {
+                let at = self.groups.iter().map(Group::next_stage_at).fold(None, sooner);
+                self.press_at.set(Some((changes, at)));
+                at
+            }
+        }
     }
 
     /// Waits until `ready` holds, or `until` has come. Meanwhile budgets press, and the log names, at doubling
@@ -186,8 +226,7 @@ impl Drain {
         loop {
             let drain = &*self;
             let wake_at = || {
-                let press = drain.groups.iter().map(Group::next_stage_at).fold(None, sooner);
-                sooner(sooner(until(drain), press), drain.began.checked_add(drain.warn_after))
+                sooner(sooner(until(drain), drain.next_press_at()), drain.began.checked_add(drain.warn_after))
             };
             // While this thread waits, a task of its own pool may be left without a thread to run it.
             let look = || {
@@ -212,6 +251,7 @@ impl Drain {
             }
             let event = self.event.clone();
             self.groups.iter_mut().for_each(|group| group.press(&event));
+            self.press_at.set(None);
         }
     }
 
@@ -228,8 +268,9 @@ impl Drain {
                     group,
                 );
             }
+            let doubt = Cell::new(0);
             loop {
-                self.wait_drained(|drain| drain.all_quiet(group), group);
+                self.wait_drained(|drain| drain.all_quiet(group, &doubt), group);
                 if self.groups[group].members.iter().all(|member| member.seal())
                     || self.groups[group].stage == Stage::Abandoned
                 {
@@ -248,10 +289,18 @@ impl Drain {
         );
     }
 
-    fn all_quiet(&self, group: usize) -> bool {
+    fn all_quiet(&self, group: usize, doubt: &Cell<usize>) -> bool {
         let members = &self.groups[group].members;
+        let is_quiet = |member: &Arc<dyn Member>| {
+            let tally = member.tally();
+            tally.settled >= tally.accepted
+        };
+        // Where the one that was not quiet the last time is not yet, nothing need be read of the others.
+        if members.get(doubt.get()).is_some_and(|member| !is_quiet(member)) {
+            return false;
+        }
         let settled: Vec<u64> = members.iter().map(|member| member.tally().settled).collect();
-        members.iter().zip(settled).all(|(member, settled)| settled >= member.tally().accepted)
+        all_hold(members, doubt, |place, member| settled[place] >= member.tally().accepted)
     }
 
     /// Joins the threads of each group's members, and those that `leavings` hands out for the group, until none remain
@@ -266,14 +315,17 @@ impl Drain {
     fn join_some(&mut self, group: usize, leavings: impl Fn(usize) -> Vec<EndedThread>) -> bool {
         let until = |drain: &Drain| drain.groups[group].budget.join_until();
         let circle = self.circle;
+        let doubt = Cell::new(0);
         let all_left = |drain: &Drain| {
-            let members = &drain.groups[group].members;
-            members.iter().all(|member| member.threads_left(circle) == 0)
+            all_hold(&drain.groups[group].members, &doubt, |_, member| member.threads_left(circle) == 0)
         };
         let all_ended = self.wait(until, all_left, |drain| drain.unended());
         let mut ended = Ended { threads: leavings(group), of_members: Vec::new() };
         for member in &self.groups[group].members {
-            ended.of_members.push((member.clone(), member.take_ended()));
+            let threads = member.take_ended();
+            if !threads.is_empty() {
+                ended.of_members.push((member.clone(), threads));
+            }
         }
         !ended.is_empty() && self.join_threads(ended, until) && all_ended
     }

@@ -4,7 +4,7 @@ use crate::contain;
 use crate::os::Generation;
 use crate::sync::Event;
 use crossbeam_channel::Sender;
-use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread;
 
@@ -19,18 +19,15 @@ pub(crate) struct Helper {
     thread: Option<(Sender<Errand>, thread::JoinHandle<()>)>,
 }
 
-/// An errand that was given to a helper, and its result once there is one.
-pub(crate) struct Pending<R> {
-    result: Arc<Mutex<Option<R>>>,
+/// An errand that was given to a helper.
+pub(crate) struct Pending {
+    is_done: Arc<AtomicBool>,
 }
 
-impl<R> Pending<R> {
+impl Pending {
+    /// Whether it is over. Who sees that sees what it did.
     pub(crate) fn is_done(&self) -> bool {
-        self.result.lock().is_some()
-    }
-
-    pub(crate) fn take(&self) -> Option<R> {
-        self.result.lock().take()
+        self.is_done.load(Ordering::Acquire)
     }
 }
 
@@ -39,18 +36,14 @@ impl Helper {
         Helper { name, thread: None }
     }
 
-    /// Starts an errand. `event` is signalled when its result is there. The errand must not panic.
-    pub(crate) fn start<R: Send + 'static>(
-        &mut self,
-        event: &Arc<Event>,
-        errand: impl FnOnce() -> R + Send + 'static,
-    ) -> Pending<R> {
-        let result = Arc::new(Mutex::new(None));
-        let (place, event) = (result.clone(), event.clone());
+    /// Starts an errand. `event` is signalled when it is done. The errand must not panic.
+    pub(crate) fn start(&mut self, event: &Arc<Event>, errand: impl FnOnce() + Send + 'static) -> Pending {
+        let is_done = Arc::new(AtomicBool::new(false));
+        let (done, event) = (is_done.clone(), event.clone());
         let errand: Errand = Box::new(move || {
-            let value = errand();
+            errand();
             if !event.is_past() {
-                *place.lock() = Some(value);
+                done.store(true, Ordering::Release);
                 event.signal();
             }
         });
@@ -61,7 +54,7 @@ impl Helper {
         if let Some(errand) = refused {
             errand();
         }
-        Pending { result }
+        Pending { is_done }
     }
 
     fn feed(&mut self) -> Option<&Sender<Errand>> {

@@ -68,6 +68,9 @@ pub(crate) enum Circle {
 
 /// Tasks that were cancelled by a deadline; their captures are still to be dropped, which is other people's code.
 pub(crate) trait Doomed: Send {
+    /// Whether there are none, and so nothing that a thread is needed for.
+    fn is_empty(&self) -> bool;
+
     /// Drops them, one after another, and resolves their handles.
     fn bury(self: Box<Self>);
 

@@ -19,11 +19,11 @@ use super::ended;
 use super::helper::Helper;
 use super::member::{Circle, Member};
 use super::report::{Findings, HookOutcome, HookReport, Phase, Reason, Report, Stage};
-use super::{Hook, Inner, Registry, State};
+use super::{hooks, Inner, Registry, State};
 use crate::contain;
-use crate::context::{self, HookHost, Wait};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::context::{self, Wait};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -177,7 +177,7 @@ impl Registry {
         }
         // Threads of registries that were dropped after this one had joined its own.
         let mut drain = Drain::new(self.inner.event.clone());
-        drain.groups.push(Group::new(Vec::new(), late));
+        drain.add(Group::new(Vec::new(), late));
         drain.join(|_| ended::take_others(&mut self.inner.state.lock().ended_threads));
         drain.finish();
         report
@@ -310,15 +310,6 @@ impl Inner {
         self.over.store(true, Ordering::Release);
         self.done.set(Report(Arc::new(findings)));
     }
-
-    fn take_newest(&self, list: impl Fn(&mut State) -> &mut BTreeMap<u64, Hook>) -> Option<(Hook, bool)> {
-        let mut state = self.state.lock();
-        let list = list(&mut state);
-        let (_, hook) = list.pop_last()?;
-        let is_last = list.is_empty();
-        state.is_in_hook = true;
-        Some((hook, is_last))
-    }
 }
 
 /// One shutdown of a registry and those below it.
@@ -347,7 +338,7 @@ impl Run {
         next.push(self.whole.clone());
         while !next.is_empty() {
             for part in &next {
-                self.run_before_join(&part.inner);
+                self.run_hooks(&part.inner, Stage::PreJoin);
                 self.wait_for_holds(&part.inner);
             }
             // A hook may have made another registry: it is newer than all others, and so drains first.
@@ -364,14 +355,14 @@ impl Run {
         self.close_daemons();
         self.enter_all(Phase::PostJoin);
         for part in self.parts.clone() {
-            self.run_after_join(&part.inner);
+            self.run_hooks(&part.inner, Stage::PostJoin);
         }
         self.finish();
     }
 
     /// Takes the registries below along that are not yet, newest first.
     fn adopt(&mut self) -> Vec<Registry> {
-        let known: Vec<u64> = self.parts.iter().chain(&self.others).map(Registry::id).collect();
+        let known: BTreeSet<u64> = self.parts.iter().chain(&self.others).map(Registry::id).collect();
         let mut children = self.whole.unfinished_children();
         children.retain(|child| !known.contains(&child.id()));
         children.reverse();
@@ -397,75 +388,8 @@ impl Run {
         contain::log(log::Level::Debug, format_args!("shutdown enters {phase:?}"));
     }
 
-    fn run_before_join(&mut self, inner: &Arc<Inner>) {
-        while let Some((hook, _)) = inner.take_newest(|state| &mut state.before_join) {
-            let start = Instant::now();
-            self.run_hook(inner, Stage::PreJoin, hook, |inner| inner.budget.half_from(start));
-        }
-    }
-
-    /// The last post-join hook may use all the time that is left; the others leave half for those after them.
-    fn run_after_join(&mut self, inner: &Arc<Inner>) {
-        while let Some((hook, is_last)) = inner.take_newest(|state| &mut state.after_join) {
-            let start = Instant::now();
-            self.run_hook(inner, Stage::PostJoin, hook, |inner| match is_last {
-                true => inner.budget.end(),
-                false => inner.budget.half_from(start),
-            });
-        }
-    }
-
-    fn run_hook(
-        &mut self,
-        inner: &Arc<Inner>,
-        stage: Stage,
-        hook: Hook,
-        until: impl Fn(&Inner) -> Option<Instant>,
-    ) {
-        let start = Instant::now();
-        let name = hook.name.clone();
-        let outcome = if inner.budget.is_over() {
-            // What it captured is dropped where that may hang.
-            self.hooks.start(self.drain.event(), move || contain::drop_quietly(hook.run));
-            self.hooks.leave_behind();
-            HookOutcome::Skipped
-        } else {
-            let ticket =
-                Arc::new(Ticket { registry: self.whole.inner.clone(), left: AtomicBool::new(false) });
-            let pending = self.hooks.start(self.drain.event(), {
-                let ticket = ticket.clone();
-                move || context::enter_hook(&*ticket, || contain::run(hook.run))
-            });
-            self.drain.wait(
-                |_| until(inner),
-                |_| pending.is_done() || ticket.left.load(Ordering::Acquire),
-                |_| vec![format!("{stage:?} hook {name:?}")],
-            );
-            match pending.take() {
-                Some(Ok(())) => HookOutcome::Ran,
-                Some(Err(payload)) if payload.is::<EndOfHook>() => HookOutcome::Ran,
-                Some(Err(payload)) => {
-                    let message = contain::message(&*payload).to_owned();
-                    contain::drop_quietly(payload);
-                    contain::log(
-                        log::Level::Error,
-                        format_args!("{stage:?} hook {name:?} panicked: {message}"),
-                    );
-                    HookOutcome::Panicked(message)
-                }
-                None => {
-                    self.hooks.leave_behind();
-                    match ticket.left.load(Ordering::Acquire) {
-                        true => HookOutcome::Ran,
-                        false => HookOutcome::TimedOut,
-                    }
-                }
-            }
-        };
-        let report = HookReport::new(name, stage, outcome, start.elapsed());
-        let mut state = inner.state.lock();
-        state.hook_reports.push(report);
-        state.is_in_hook = false;
+    fn run_hooks(&mut self, inner: &Arc<Inner>, stage: Stage) {
+        hooks::run_all(inner, &self.whole.inner, stage, &mut self.hooks, &mut self.drain);
     }
 
     fn wait_for_holds(&mut self, inner: &Arc<Inner>) {
@@ -481,7 +405,7 @@ impl Run {
         let left: Vec<_> = state.holds.values().cloned().collect();
         for name in left {
             let report = HookReport::new(name, Stage::PreJoin, HookOutcome::TimedOut, start.elapsed());
-            state.hook_reports.push(report);
+            state.report(report);
         }
     }
 
@@ -494,7 +418,7 @@ impl Run {
             drop(state);
             let (daemons, members) = members.into_iter().partition(|member| member.is_daemon());
             self.daemons.push(daemons);
-            self.drain.groups.push(Group::new(members, part.inner.budget.clone()));
+            self.drain.add(Group::new(members, part.inner.budget.clone()));
         }
     }
 
@@ -522,7 +446,9 @@ impl Run {
         for daemon in self.daemons.iter().flatten() {
             daemon.close(Circle::Registry);
             let doomed = daemon.cut_off();
-            Helper::new("winddown-cancel").start(self.drain.event(), move || doomed.bury());
+            if !doomed.is_empty() {
+                Helper::new("winddown-cancel").start(self.drain.event(), move || doomed.bury());
+            }
             daemon.finish();
         }
     }
@@ -554,12 +480,15 @@ impl Run {
             let pools: Vec<_> = group.members.iter().chain(daemons).map(|member| member.report()).collect();
             let mut state = part.inner.state.lock();
             state.runner = None;
-            let hooks = state.hook_reports.clone();
+            let hooks = std::mem::take(&mut state.hook_reports);
             part.inner.enter(&mut state, Phase::Finished);
             drop(state);
-            whole_hooks.extend_from_slice(&hooks);
-            whole_pools.extend_from_slice(&pools);
-            if part.id() != whole.id() {
+            if part.id() == whole.id() {
+                add(&mut whole_hooks, hooks);
+                add(&mut whole_pools, pools);
+            } else {
+                whole_hooks.extend_from_slice(&hooks);
+                whole_pools.extend_from_slice(&pools);
                 part.inner.publish(Findings { reason, elapsed, hooks, pools });
             }
         }
@@ -581,20 +510,11 @@ impl Run {
     }
 }
 
-/// A hook that runs.
-struct Ticket {
-    /// The one whose shutdown runs it.
-    registry: Arc<Inner>,
-    left: AtomicBool,
-}
-
-impl HookHost for Ticket {
-    fn leave(&self) {
-        self.left.store(true, Ordering::Release);
-        self.registry.event.signal();
-    }
-
-    fn exit_with(&self, code: i32) {
-        self.registry.state.lock().exit_code.get_or_insert(code);
+/// Appends `more`, which may be long, and commonly to nothing: it is not copied then.
+fn add<T>(all: &mut Vec<T>, mut more: Vec<T>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.append(&mut more);
     }
 }

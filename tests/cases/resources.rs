@@ -3,6 +3,8 @@
 
 #[cfg(target_os = "linux")]
 pub mod limited;
+#[cfg(target_os = "linux")]
+pub mod threads;
 
 use crate::{Case, Ended};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -34,6 +36,11 @@ pub const CASES: &[Case] = &[
     ("last_destructor_of_registry", || last_destructor(Pool::builder().registry(&Registry::new()), false)),
     ("last_destructor_of_expired", || last_destructor(Pool::builder().keep_alive(Duration::ZERO), true)),
     ("idle", idle),
+    #[cfg(target_os = "linux")]
+    ("sleep", threads::sleep),
+    #[cfg(target_os = "linux")]
+    ("many_hooks", threads::many_hooks),
+    ("memory_of_shutdown", memory_of_shutdown),
     ("pool_after_shutdown", pool_after_shutdown),
     #[cfg(target_os = "linux")]
     ("no_first_thread", limited::no_first_thread),
@@ -64,6 +71,8 @@ pub const CASES: &[Case] = &[
 // ---- what is in use ----
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
+/// The most that has been alive at once.
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
 
@@ -73,7 +82,8 @@ static ALLOCATOR: Counting = Counting;
 // SAFETY: all work is the system allocator's.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(live, Ordering::Relaxed);
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
@@ -354,6 +364,23 @@ fn idle() -> Ended {
     drop(open);
     drop(shutdown());
     waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+    Ok(())
+}
+
+/// The shutdown of pools that never ran a task: what it needs for each is the same for few and for many.
+fn memory_of_shutdown() -> Ended {
+    let of_each = |count: usize| {
+        let registry = Registry::new();
+        let make = |n| Pool::builder().name(format!("pool {n:6}")).registry(&registry).build().unwrap();
+        let pools: Vec<_> = (0..count).map(make).collect();
+        let before = LIVE.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        assert_eq!(registry.shutdown().pools().len(), pools.len());
+        (PEAK.load(Ordering::Relaxed) - before) / count
+    };
+    let (few, many) = (of_each(1 << 9), of_each(1 << 14));
+    println!("{few} bytes for each of 512 pools, {many} for each of 16,384");
+    assert!(many <= few + few / 10, "{few} bytes for each of a few, {many} for each of many");
     Ok(())
 }
 

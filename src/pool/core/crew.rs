@@ -67,6 +67,16 @@ impl Worker {
         depths.max().unwrap_or(0) as u64
     }
 
+    /// Whether this is a worker thread that will not look at the queue again by itself.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.thread.is_some() && !self.is_leaving && self.is_unreliable()
+    }
+
+    /// Whether the thread may not end by itself.
+    pub(super) fn is_unreliable(&self) -> bool {
+        !self.blocked.is_empty() || self.given_up.is_some()
+    }
+
     /// Whether the thread is blocked in a wait for an end.
     pub(super) fn is_waiting(&self) -> bool {
         self.blocked.iter().any(|blocked| for_an_end(&blocked.wait))

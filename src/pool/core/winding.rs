@@ -142,7 +142,10 @@ impl Member for Core {
 
     fn tally(&self) -> Tally {
         let state = self.state.lock();
-        Tally { settled: state.settled() + state.blocked_tasks(for_an_end), accepted: state.queue.accepted(&self.injector) }
+        Tally {
+            settled: state.settled() + state.blocked_tasks(for_an_end),
+            accepted: state.queue.accepted(&self.injector),
+        }
     }
 
     fn seal(&self) -> bool {
@@ -175,6 +178,7 @@ impl Member for Core {
         }
         let mut tasks: Vec<(RunningTask, Arc<dyn AnyTask>)> = Vec::new();
         let mut abandoned = Vec::new();
+        let mut stuck = 0;
         for worker in state.crew.values_mut() {
             if worker.given_up.is_some() || worker.is_waiting() {
                 continue;
@@ -188,6 +192,9 @@ impl Member for Core {
             if bare.is_none() && cells.is_empty() {
                 continue;
             }
+            if !worker.is_stuck() {
+                stuck += 1;
+            }
             worker.given_up = Some(if bare.is_some() { then } else { FROM_NOW_ON });
             abandoned.extend(bare.map(|seen| self.name_task(&name, seen)));
             for mut seen in cells {
@@ -196,6 +203,7 @@ impl Member for Core {
                 }
             }
         }
+        state.stuck += stuck;
         state.abandoned.extend(abandoned);
         let unburied = std::mem::take(&mut state.unburied);
         drop(state);
@@ -310,6 +318,10 @@ struct DoomedTasks {
 }
 
 impl Doomed for DoomedTasks {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
     fn bury(self: Box<Self>) {
         drop(self.handles);
         self.jobs.into_iter().for_each(drop);
