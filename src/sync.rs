@@ -121,6 +121,26 @@ fn unpoisoned<G>(result: LockResult<G>) -> G {
     result.unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits for something that may come within microseconds, which is less than it takes to sleep and be woken. Says whether
+/// it came.
+pub(crate) fn linger(has_come: impl Fn() -> bool) -> bool {
+    /// Looks at growing distance, some microseconds in all.
+    const SPINS: u32 = 6;
+    /// Then looks that let other threads have the core.
+    const YIELDS: u32 = 6;
+    for look in 0..SPINS + YIELDS {
+        if has_come() {
+            return true;
+        }
+        if look < SPINS {
+            (0..1 << look).for_each(|_| std::hint::spin_loop());
+        } else {
+            std::thread::yield_now();
+        }
+    }
+    has_come()
+}
+
 /// The moment that lies `duration` from now, or `None` where that is for ever: `Instant + Duration::MAX` panics.
 pub(crate) fn deadline(duration: Duration) -> Option<Instant> {
     Instant::now().checked_add(duration)

@@ -121,6 +121,7 @@ impl<T> JoinHandle<T> {
         if self.is_stale() {
             return Ok(Err(JoinError::new(JoinErrorKind::Abandoned, self.task().location())));
         }
+        crate::sync::linger(|| self.task().is_finished() || until.is_some());
         loop {
             // Parking is woken by anyone who unparks this thread, for whatever reason: look again each time.
             if let Some(result) = self.task().take(Some(Waiter::Thread(thread::current()))) {

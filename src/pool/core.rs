@@ -52,8 +52,6 @@ use std::time::{Duration, Instant};
 
 /// After how many tasks of its own queue a worker looks beyond that.
 const TURNS: u32 = 61;
-/// How often a worker that has run out of tasks looks for another before it lies down.
-const LINGER: u32 = 100;
 
 pub(crate) type Callback = Arc<dyn Fn() + Send + Sync>;
 
@@ -505,12 +503,9 @@ impl Core {
         if self.lingering.swap(true, Ordering::Relaxed) {
             return;
         }
-        for _ in 0..LINGER {
-            if self.injector.is_stirring() || self.rest.is_awaited() || self.registry.event().is_awaited() {
-                break;
-            }
-            std::hint::spin_loop();
-        }
+        crate::sync::linger(|| {
+            self.injector.is_stirring() || self.rest.is_awaited() || self.registry.event().is_awaited()
+        });
         self.lingering.store(false, Ordering::Relaxed);
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Cell<F, T> {
     location: &'static Location<'static>,
     /// Set when a handle cancelled the task while it ran.
     flag: AtomicBool,
+    /// There is a result, or there was: what `inner` says, for whoever looks again and again.
+    is_done: AtomicBool,
     inner: Mutex<Inner<F, T>>,
 }
 
@@ -139,7 +141,7 @@ where
             waiter: None,
             is_detached: false,
         };
-        Arc::new(Cell { location, flag: AtomicBool::new(false), inner: Mutex::new(inner) })
+        Arc::new(Cell { location, flag: AtomicBool::new(false), is_done: AtomicBool::new(false), inner: Mutex::new(inner) })
     }
 
     /// Takes the closure back out of a task that was not accepted.
@@ -172,6 +174,7 @@ where
             None
         };
         drop(inner);
+        self.is_done.store(true, Ordering::Release);
         if let Some(waiter) = waiter {
             waiter.wake();
         }
@@ -274,7 +277,7 @@ where
     }
 
     fn is_finished(&self) -> bool {
-        matches!(self.inner.lock().stage, Stage::Done(_) | Stage::Taken)
+        self.is_done.load(Ordering::Acquire)
     }
 
     fn resolver(self: Arc<Self>) -> Arc<dyn Resolve> {
