@@ -36,8 +36,9 @@
 //!
 //! From this follows what the rest relies on. *Whenever the lock is free: if a worker sleeps and none was called, then
 //! every word is empty and has its bell set, or the push that added to it waits for the lock to call.* Tasks that move from
-//! one word to another do so under the lock, and [`settle`](Queue::settle) ends every critical section that may have
-//! changed what this speaks of.
+//! one word to another do so under the lock, or as a [haul](Haul): claimed under the lock, and then published in the
+//! worker's own deque by a swap that sees its bell, like a push. [`settle`](Queue::settle) ends every critical section that
+//! may have changed what this speaks of.
 //!
 //! **Each called worker calls the next.** One call at a time is out. The worker that answers it takes what it finds and,
 //! if it leaves something behind while others sleep, calls again. So as many wake up as there is work for, but a stream
@@ -64,8 +65,9 @@ pub(crate) mod job;
 #[cfg(all(test, winddown_model))]
 mod model;
 
+use crate::sync::shared::Patience;
 use deque::{Deque, OwnEnd};
-use injector::{Draft, Front, Injector};
+use injector::{Draft, Front, Haul, Injector};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -76,7 +78,7 @@ pub(crate) const GATE: u64 = 2;
 const FLAGS: u64 = BELL | GATE;
 
 /// How many tasks a worker takes from the injector at once.
-const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 127;
 
 /// Who may add tasks.
 ///
@@ -94,6 +96,37 @@ pub(crate) enum Intake {
     Registry,
     Own,
     Closed,
+}
+
+/// What a worker gets that has run out of tasks.
+pub(crate) enum Supply<'a, T> {
+    One(T),
+    /// To be unloaded into its own deque, without the lock.
+    Many(Haul<'a, T>),
+}
+
+impl<T> Supply<'_, T> {
+    /// Whether there is more than one task in it.
+    pub(crate) fn has_more(&self) -> bool {
+        matches!(self, Supply::Many(haul) if haul.len() > 1)
+    }
+
+    /// The first of the tasks; the others are in the worker's deque then. Says whether the bell is set there.
+    pub(crate) fn unload(self, own: &OwnEnd<T>) -> (T, bool) {
+        match self {
+            Supply::One(item) => (item, false),
+            Supply::Many(mut haul) => {
+                let mut batch = own.batch();
+                let mut first = None;
+                haul.unload(|item| match first {
+                    None => first = Some(item),
+                    Some(_) => batch.add(item),
+                });
+                // Before the haul is done: whoever waits for that looks into the deque.
+                (first.expect("a haul has an item"), batch.publish())
+            }
+        }
+    }
 }
 
 /// What of the queue is behind the owner's lock. Each method takes the injector that was made with it.
@@ -115,7 +148,7 @@ pub(crate) struct Queue<T> {
     /// Workers that sleep and were not called; the one that lay down last is called first, since its caches are warm, and
     /// those below expire.
     sleepers: Vec<usize>,
-    /// Workers that were called and have not answered yet.
+    /// Workers that were called and have not answered yet: one at a time, or none.
     called: Vec<usize>,
 }
 
@@ -202,45 +235,44 @@ impl<T> Queue<T> {
 
     // ---- taking ----
 
-    /// The next task for a worker whose own deque is empty, and more of them in its deque.
-    pub(crate) fn refill(&mut self, injector: &Injector<T>, owner: &OwnEnd<T>) -> Option<T> {
+    /// What comes next for a worker whose own deque is empty.
+    pub(crate) fn refill<'a>(&mut self, injector: &'a Injector<T>, own: &OwnEnd<T>) -> Option<Supply<'a, T>> {
         if let Some(item) = self.left.pop_front() {
-            return Some(item);
+            return Some(Supply::One(item));
         }
         if self.is_serial {
             // A substitute: what the worker that it stands in for has left comes before what is in the injector.
-            return self.steal_one().or_else(|| self.take_batch(injector, owner));
+            let stolen = self.steal_one().map(Supply::One);
+            return stolen.or_else(|| self.haul(injector).map(Supply::Many));
         }
-        self.take_batch(injector, owner).or_else(|| self.steal_half(owner))
+        let haul = self.haul(injector).map(Supply::Many);
+        haul.or_else(|| self.steal_half(own).map(Supply::One))
     }
 
     /// A fair share of what is in the injector.
-    fn take_batch(&mut self, injector: &Injector<T>, owner: &OwnEnd<T>) -> Option<T> {
-        let mut batch = owner.batch(&self.front);
+    fn haul<'a>(&mut self, injector: &'a Injector<T>) -> Option<Haul<'a, T>> {
         let share = injector.len().div_ceil(self.deques.len().max(1));
-        let mut first = None;
-        injector.take(&mut self.front, share.clamp(1, BATCH.min(batch.room() + 1)), |item| match first {
-            None => first = Some(item),
-            Some(_) => batch.add(item),
-        });
-        first
+        injector.haul(&mut self.front, share.clamp(1, BATCH))
     }
 
-    fn steal_half(&mut self, owner: &OwnEnd<T>) -> Option<T> {
+    /// One task, and more in the worker's own deque.
+    fn steal_half(&mut self, own: &OwnEnd<T>) -> Option<T> {
         for _ in 0..self.deques.len() {
             self.victim = (self.victim + 1) % self.deques.len();
-            let mut batch = owner.batch(&self.front);
-            let room = batch.room();
+            let mut batch = own.batch();
+            let most = BATCH.min(batch.room() + 1);
             let mut first = None;
             self.deques[self.victim].steal(
                 &mut self.front,
-                |len| len.div_ceil(2).min(room + 1),
+                |len| len.div_ceil(2).min(most),
                 |item| match first {
                     None => first = Some(item),
                     Some(_) => batch.add(item),
                 },
             );
             if first.is_some() {
+                // Whether somebody is to be told is decided at the end of this critical section.
+                batch.publish();
                 return first;
             }
         }
@@ -264,7 +296,7 @@ impl<T> Queue<T> {
     pub(crate) fn take_from_outside(&mut self, injector: &Injector<T>) -> Option<T> {
         let mut first = self.left.pop_front();
         if first.is_none() {
-            injector.take(&mut self.front, 1, |item| first = Some(item));
+            first = injector.haul(&mut self.front, 1).and_then(Haul::unload_one);
         }
         first
     }
@@ -277,15 +309,20 @@ impl<T> Queue<T> {
 
     /// Takes everything out, for a queue whose gates are shut.
     pub(crate) fn take_all(&mut self, injector: &Injector<T>) -> VecDeque<T> {
+        // A haul ends in a worker's deque. No other begins without the front, and nobody needs the lock to end one.
+        let mut patience = Patience::default();
+        while injector.is_hauling() {
+            patience.wait();
+        }
         let mut all = std::mem::take(&mut self.left);
         for deque in &self.deques {
             deque.steal(&mut self.front, |len| len, |item| all.push_back(item));
         }
-        let mut patience = crate::sync::shared::Patience::default();
         while injector.len() > 0 {
-            // A producer may have claimed a place and not filled it yet.
-            if injector.take(&mut self.front, usize::MAX, |item| all.push_back(item)) == 0 {
-                patience.wait();
+            match injector.haul(&mut self.front, usize::MAX) {
+                Some(mut haul) => haul.unload(|item| all.push_back(item)),
+                // A producer is about to link a block.
+                None => patience.wait(),
             }
         }
         all
@@ -350,6 +387,17 @@ impl<T> Queue<T> {
         self.called.len() < before
     }
 
+    /// A worker that has found nothing stays on the lookout, as one that is called already: it will answer by itself, and
+    /// until then nobody else is called. Says whether it may: not if somebody is on the way.
+    #[must_use]
+    pub(crate) fn look_out(&mut self, worker: usize) -> bool {
+        let may = self.called.is_empty();
+        if may {
+            self.called.push(worker);
+        }
+        may
+    }
+
     /// A worker that was not called gets up.
     pub(crate) fn get_up(&mut self, worker: usize) {
         self.sleepers.retain(|sleeper| *sleeper != worker);
@@ -359,7 +407,13 @@ impl<T> Queue<T> {
     /// and none is on its way, one is called. The caller wakes it.
     #[must_use]
     pub(crate) fn settle(&mut self, injector: &Injector<T>) -> Option<usize> {
-        if self.sleepers.is_empty() || !self.called.is_empty() || self.arm(injector) {
+        self.settle_with(injector, false)
+    }
+
+    /// The same, where the caller knows of tasks under way, which nobody would see.
+    #[must_use]
+    pub(crate) fn settle_with(&mut self, injector: &Injector<T>, has_more: bool) -> Option<usize> {
+        if self.sleepers.is_empty() || !self.called.is_empty() || (!has_more && self.arm(injector)) {
             return None;
         }
         let worker = self.sleepers.pop()?;

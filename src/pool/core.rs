@@ -31,7 +31,7 @@ use crate::os::Generation;
 use crate::queue::deque::{Deque, OwnEnd};
 use crate::queue::injector::{Injector, Pushed};
 use crate::queue::job::{fits, Job, Order, Resolve, Work};
-use crate::queue::{Intake, Queue, BELL, GATE};
+use crate::queue::{Intake, Queue, Supply, BATCH, BELL, GATE};
 use crate::registry::ended::{self, EndedThread, Mark};
 use crate::registry::report::RunningTask;
 use crate::registry::Registry;
@@ -97,8 +97,6 @@ pub(crate) struct Core {
     /// Where submissions go without the lock.
     injector: Injector<Job<Slot>>,
     pub(super) state: Mutex<State>,
-    /// A worker that has run out of tasks spins for a moment before it lies down. One at a time does.
-    lingering: AtomicBool,
     /// Threads that are not ours wait on it for the pool to be idle: they are not to be woken by other pools, nor are
     /// other pools to wake them.
     rest: Event,
@@ -193,6 +191,33 @@ enum Way<'a> {
     Deque(&'a Deque<Job<Slot>>),
 }
 
+/// The moment at which a worker came to help.
+struct Woken {
+    at: Instant,
+    /// Tasks accepted until then.
+    accepted: u64,
+}
+
+impl Woken {
+    fn now(state: &State, injector: &Injector<Job<Slot>>) -> Woken {
+        Woken { at: Instant::now(), accepted: state.queue.accepted(injector) }
+    }
+
+    /// Whether, now that nothing is queued, the others have shown that they keep up by themselves: very many tasks went
+    /// by in no time. To come for the next ones again and again would cost them, and whoever submits, more than it
+    /// gives.
+    fn was_needless(self, state: &State, injector: &Injector<Job<Slot>>) -> bool {
+        let others = state.active() - state.queue.asleep() - 1;
+        others > 0 && state.queue.accepted(injector) - self.accepted >= STREAM && self.at.elapsed() < BRIEF
+    }
+}
+
+/// So many tasks in so short a time are a stream of small ones.
+const STREAM: u64 = 64;
+const BRIEF: Duration = Duration::from_micros(200);
+/// For how long a worker that such a stream does not need looks away.
+const DOZE: Duration = Duration::from_micros(100);
+
 /// What a worker does next.
 pub(super) enum Next {
     Run(Job<Slot>),
@@ -222,7 +247,6 @@ impl Core {
             stranded: AtomicBool::new(false),
             over: AtomicBool::new(false),
             injector,
-            lingering: AtomicBool::new(false),
             state: Mutex::new(State {
                 queue,
                 refusal: RejectReason::Closed,
@@ -471,11 +495,12 @@ impl Core {
     // ---- the workers' side ----
 
     /// Runs tasks until there is a reason to leave.
-    pub(super) fn work(&self, cx: &WorkerCx, own: &OwnEnd<Job<Slot>>) {
+    pub(super) fn work(self: &Arc<Core>, cx: &WorkerCx, own: &OwnEnd<Job<Slot>>) {
+        let mut woken = None;
         while !self.is_stale() {
             let mut turns = TURNS;
             while turns > 0 {
-                turns -= 1;
+                turns -= u32::from(own.has_pushed());
                 cx.slot.reach();
                 match Job::run_next(own, &cx.slot) {
                     Some(true) => {}
@@ -486,11 +511,13 @@ impl Core {
                     return;
                 }
             }
-            if turns > 0 {
-                cx.slot.look_on();
-                self.linger();
+            cx.slot.look_on();
+            if self.injector.len() < BATCH {
+                // Right behind a producer, one would take each task from the cache in which it is being written. In so
+                // short a time it writes some more.
+                (0..16).for_each(|_| std::hint::spin_loop());
             }
-            match self.next(cx.id, &cx.slot, own) {
+            match self.next(cx.id, &cx.slot, own, &mut woken) {
                 Next::Run(job) => self.run(job, &cx.slot),
                 Next::Leave => return,
             }
@@ -500,19 +527,22 @@ impl Core {
     /// Spins for some microseconds until there is something to look at: in a stream of small tasks, and between a result
     /// and the task that answers it, that costs less than to sleep and be woken.
     fn linger(&self) {
-        if self.lingering.swap(true, Ordering::Relaxed) {
-            return;
-        }
         crate::sync::linger(|| {
             self.injector.is_stirring() || self.rest.is_awaited() || self.registry.event().is_awaited()
         });
-        self.lingering.store(false, Ordering::Relaxed);
     }
 
     /// Waits for the next task, or for a reason to leave; a worker that is told to leave has left the crew.
-    fn next(&self, id: usize, slot: &Slot, own: &OwnEnd<Job<Slot>>) -> Next {
+    fn next(
+        self: &Arc<Core>,
+        id: usize,
+        slot: &Slot,
+        own: &OwnEnd<Job<Slot>>,
+        woken: &mut Option<Woken>,
+    ) -> Next {
         let mut state = self.state.lock();
         let mut has_news = true;
+        let mut has_lingered = false;
         loop {
             let Some(worker) = state.crew.get_mut(&id) else { return Next::Leave };
             worker.is_starting = false;
@@ -522,9 +552,13 @@ impl Core {
                 return self.leave(state, id, has_news);
             }
             slot.reach();
-            if let Some(job) = self.take(&mut state, own) {
-                let called = state.queue.settle(&self.injector);
+            if let Some(supply) = self.take(&mut state, own) {
+                let called = state.queue.settle_with(&self.injector, supply.has_more());
                 self.wake(state, called);
+                let (job, has_bell) = supply.unload(own);
+                if has_bell {
+                    self.answer_bell(Some(own.deque()));
+                }
                 return Next::Run(job);
             }
             slot.look_on();
@@ -533,6 +567,24 @@ impl Core {
             if state.queue.intake() == Intake::Closed {
                 return self.leave(state, id, has_news);
             }
+            slot.rest();
+            if woken.take().is_some_and(|woken| woken.was_needless(&state, &self.injector)) {
+                if state.queue.look_out(id) {
+                    self.signal();
+                    let bed = state.crew[&id].bed.clone();
+                    (state, _) = bed.wait(state, crate::sync::deadline(DOZE));
+                    state.queue.answer(id);
+                    *woken = Some(Woken::now(&state, &self.injector));
+                    continue;
+                }
+            } else if !has_lingered && state.queue.look_out(id) {
+                has_lingered = true;
+                drop(state);
+                self.linger();
+                state = self.state.lock();
+                state.queue.answer(id);
+                continue;
+            }
             if !state.queue.lie_down(&self.injector, id) {
                 // A task has come meanwhile, or is on its way in.
                 drop(state);
@@ -540,9 +592,7 @@ impl Core {
                 state = self.state.lock();
                 continue;
             }
-            slot.rest();
-            let bed = state.crew[&id].bed.clone();
-            // Whoever waits for the pool to be idle, or quiet, looks now.
+            let bed = state.crew[&id].bed.clone(); // Whoever waits for the pool to be idle, or quiet, looks now.
             self.signal();
             has_news = false;
             let mut until = match state.threads > self.config.min_threads {
@@ -551,6 +601,7 @@ impl Core {
             };
             loop {
                 if state.queue.answer(id) {
+                    *woken = Some(Woken::now(&state, &self.injector));
                     break;
                 }
                 if state.queue.intake() == Intake::Closed {
@@ -592,7 +643,7 @@ impl Core {
 
     /// The next task for a worker that has come for the lock: because its own queue is empty, or because it has run
     /// enough of that for now.
-    fn take(&self, state: &mut State, own: &OwnEnd<Job<Slot>>) -> Option<Job<Slot>> {
+    fn take(&self, state: &mut State, own: &OwnEnd<Job<Slot>>) -> Option<Supply<'_, Job<Slot>>> {
         if own.deque().len() == 0 {
             return state.queue.refill(&self.injector, own);
         }
@@ -601,7 +652,7 @@ impl Core {
             true => own.pop_front(),
             false => state.queue.take_from_outside(&self.injector),
         };
-        oldest.or_else(|| own.pop())
+        oldest.or_else(|| own.pop()).map(Supply::One)
     }
 
     /// Takes a worker out of the count of threads, in the critical section in which it decided to end. It `has_news` if it

@@ -19,7 +19,7 @@
 
 use super::injector::{Draft, Front, Pushed};
 use super::{BELL, GATE};
-use crate::sync::shared::{AtomicBool, AtomicU64, Ordering, Padded, UnsafeCell};
+use crate::sync::shared::{AtomicBool, AtomicU64, Ordering, Padded, Patience, UnsafeCell};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -285,23 +285,37 @@ impl<T> OwnEnd<T> {
         }
     }
 
+    /// Whether there is anything on top of the batch.
+    #[inline]
+    pub(crate) fn has_pushed(&self) -> bool {
+        let word = self.deque.load(Ordering::Relaxed);
+        word.back().wrapping_sub(self.base.get()) as i16 > 0
+    }
+
     /// Whether a batch lies below what was pushed: what waits longer than anything that `pop` returns.
     pub(crate) fn has_batch(&self) -> bool {
         let word = self.deque.load(Ordering::Relaxed);
         word.len() > 0 && self.base.get().wrapping_sub(word.front()) as i16 > 0
     }
 
-    /// Adds a batch: what the result is given, in order, [`room`](Batch::room) at most. For the thread that has the
-    /// front, and of an empty deque.
-    pub(crate) fn batch(&self, _: &Front) -> Batch<'_, T> {
-        let word = self.deque.load(Ordering::Acquire);
-        // The front is not with anyone who steals.
-        self.free_from.set(word.front());
-        Batch { owner: self, back: word.back(), count: 0, room: CAP - word.len() }
+    /// Adds a batch to an empty deque: what the result is given, in order, [`room`](Batch::room) at most.
+    pub(crate) fn batch(&self) -> Batch<'_, T> {
+        let mut patience = Patience::default();
+        loop {
+            // The order of the two loads: see `has_room_after_all`.
+            let word = self.deque.load(Ordering::Acquire);
+            if !self.deque.stealing.load(Ordering::Acquire) {
+                self.free_from.set(word.front());
+                return Batch { owner: self, back: word.back(), count: 0, room: CAP - word.len() };
+            }
+            // Whoever stole the last items may still read them.
+            patience.wait();
+        }
     }
 }
 
-/// A batch that is being added to a deque, by the time that this is dropped.
+/// A batch that is being added to a deque.
+#[must_use]
 pub(crate) struct Batch<'a, T> {
     owner: &'a OwnEnd<T>,
     back: u16,
@@ -323,8 +337,10 @@ impl<T> Batch<'_, T> {
     }
 }
 
-impl<T> Drop for Batch<'_, T> {
-    fn drop(&mut self) {
+impl<T> Batch<'_, T> {
+    /// Shows the batch to others, the gate notwithstanding: it was accepted elsewhere. Says whether the bell is set, and
+    /// there is something to tell.
+    pub(crate) fn publish(self) -> bool {
         let deque = &*self.owner.deque;
         let back = self.back.wrapping_add(self.count);
         let mut word = deque.load(Ordering::Relaxed);
@@ -332,6 +348,7 @@ impl<T> Drop for Batch<'_, T> {
             word = now;
         }
         self.owner.base.set(back);
+        self.count > 0 && word.has(BELL)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The queue that every thread may add to: unbounded, first in first out, many producers, one taker at a time.
+//! The queue that every thread may add to: unbounded, first in first out, many producers and takers.
 //!
 //! # Layout
 //!
@@ -20,9 +20,9 @@
 //! # Filling and taking
 //!
 //! A producer first claims its position and then moves the item in; `ready` tells that this is done (Release, with the
-//! Acquire of the taker). A taker stops at an item that is not ready. The taker has the only [`Front`], so nobody else
-//! reads slots or moves the head. A block whose items are all taken is kept for the next producer that needs one, or
-//! freed.
+//! Acquire of the taker). A taker claims a stretch of positions in one block with the only [`Front`], which is a matter of
+//! two words, and takes the items out without it: several takers may do so at once. Who takes out the last item of a block
+//! keeps the block for the next producer that needs one, or frees it.
 #![allow(unsafe_code)]
 
 use super::{BELL, FLAGS, GATE};
@@ -31,7 +31,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 /// Positions in a block.
-const LAP: u64 = if cfg!(winddown_model) { 3 } else { 32 };
+const LAP: u64 = if cfg!(winddown_model) { 3 } else { 128 };
 /// Slots in a block.
 const CAP: u64 = LAP - 1;
 const ONE: u64 = FLAGS + 1;
@@ -43,6 +43,8 @@ pub(crate) struct Injector<T> {
     head: Padded<Head<T>>,
     /// A block for the next producer that needs one.
     spare: AtomicPtr<Block<T>>,
+    /// Hauls that are not done.
+    hauls: AtomicU64,
 }
 
 struct Tail<T> {
@@ -58,6 +60,8 @@ struct Head<T> {
 
 struct Block<T> {
     next: AtomicPtr<Block<T>>,
+    /// Items that have not been taken out.
+    left: AtomicU64,
     slots: [Slot<T>; CAP as usize],
 }
 
@@ -145,7 +149,20 @@ unsafe impl<T: Send> Sync for Injector<T> {}
 impl<T> Block<T> {
     fn new() -> Box<Block<T>> {
         let slot = |_| Slot { item: UnsafeCell::new(MaybeUninit::uninit()), ready: AtomicBool::new(false) };
-        Box::new(Block { next: AtomicPtr::new(ptr::null_mut()), slots: std::array::from_fn(slot) })
+        Box::new(Block {
+            next: AtomicPtr::new(ptr::null_mut()),
+            left: AtomicU64::new(CAP),
+            slots: std::array::from_fn(slot),
+        })
+    }
+}
+
+impl<T> Block<T> {
+    /// Makes it as good as new. All at once: next to a slot that is taken out a producer may be writing to the next.
+    fn reset(&self) {
+        self.next.store(ptr::null_mut(), Ordering::Relaxed);
+        self.left.store(CAP, Ordering::Relaxed);
+        self.slots.iter().for_each(|slot| slot.ready.store(false, Ordering::Relaxed));
     }
 }
 
@@ -160,6 +177,7 @@ impl<T> Injector<T> {
             tail: Padded(Tail { word: AtomicU64::new(FLAGS), block: AtomicPtr::new(none()) }),
             head: Padded(Head { position: AtomicU64::new(0), block: AtomicPtr::new(none()) }),
             spare: AtomicPtr::new(none()),
+            hauls: AtomicU64::new(0),
         };
         (injector, Front { id })
     }
@@ -279,41 +297,44 @@ impl<T> Injector<T> {
         }
     }
 
-    // ---- the taker ----
+    // ---- takers ----
 
-    /// Takes up to `most` items, in order, as far as they are ready. Returns how many.
-    pub(crate) fn take(&self, front: &mut Front, most: usize, mut give: impl FnMut(T)) -> usize {
+    /// Claims up to `most` items, those that come next. They are [unloaded](Haul::unload) without the front.
+    pub(crate) fn haul(&self, front: &mut Front, most: usize) -> Option<Haul<'_, T>> {
         assert_eq!(front.id, self.id, "a front goes with one injector");
         let head = &self.head.0;
-        let (mut position, mut block) =
-            (head.position.load(Ordering::Relaxed), head.block.load(Ordering::Relaxed));
-        let mut taken = 0;
-        // The tail is the producers' business: a slot tells itself whether there is something in it.
-        while taken < most && !block.is_null() {
-            // SAFETY: the head's block is freed below and nowhere else.
-            let slots = unsafe { &(*block).slots };
-            let slot = &slots[(position % LAP) as usize];
-            if !slot.ready.load(Ordering::Acquire) {
-                break;
-            }
-            // SAFETY: it is ready, so its producer is done with it, and nobody else takes.
-            give(slot.item.with_mut(|place| unsafe { (*place).assume_init_read() }));
-            slot.ready.store(false, Ordering::Relaxed);
-            taken += 1;
-            position += 1;
-            if position % LAP == CAP {
-                // SAFETY: all its slots are taken, so every producer that claimed one is done with it, and one that
-                // comes now with a stale pointer claims nothing: `link` moved the tail before the last slot was ready.
-                let mut done = unsafe { Box::from_raw(block) };
-                block = take_mut(&mut done.next);
-                self.keep(Some(done));
-                position += 1;
-            }
+        let position = head.position.load(Ordering::Relaxed);
+        // Acquire: pairs with the Release of the claims and of `link`.
+        let tail = self.tail.0.word.load(Ordering::Acquire) / ONE;
+        let first = position % LAP;
+        let end = match tail / LAP == position / LAP {
+            // The last item of a block waits until the next one is linked.
+            true => (tail % LAP).min(CAP - 1),
+            false => CAP,
+        };
+        let count = end.saturating_sub(first).min(most as u64);
+        if count == 0 {
+            return None;
         }
-        // Release: pairs with the Acquire in `is_empty`.
-        head.position.store(position, Ordering::Release);
-        head.block.store(block, Ordering::Relaxed);
-        taken
+        let block = head.block.load(Ordering::Relaxed);
+        if first + count < CAP {
+            // Release: pairs with the Acquire in `len`.
+            head.position.store(position + count, Ordering::Release);
+        } else {
+            // SAFETY: the head's block has items that nobody has claimed yet, so it is not freed.
+            let next = unsafe { (*block).next.load(Ordering::Relaxed) };
+            head.block.store(next, Ordering::Relaxed);
+            head.position.store(position + count + 1, Ordering::Release);
+        }
+        // Nobody but the holder of the front adds to it.
+        self.hauls.fetch_add(1, Ordering::Relaxed);
+        Some(Haul { injector: self, block, first, count })
+    }
+
+    /// Whether claimed items are under way, not yet where their taker puts them.
+    pub(crate) fn is_hauling(&self) -> bool {
+        // Acquire: pairs with the Release in `Haul::drop`.
+        self.hauls.load(Ordering::Acquire) > 0
     }
 
     /// Sets the bell if there is no item. Says whether there was none: then whoever adds the next one sees the bell.
@@ -355,7 +376,7 @@ impl<T> Injector<T> {
         items(self.tail.0.word.load(Ordering::Acquire) / ONE)
     }
 
-    /// Items that are not taken yet. Exact for whoever has the front.
+    /// Items that nobody has claimed yet. Exact for whoever has the front.
     pub(crate) fn len(&self) -> usize {
         let taken = items(self.head.0.position.load(Ordering::Acquire));
         self.added().saturating_sub(taken) as usize
@@ -373,22 +394,83 @@ fn items(position: u64) -> u64 {
     position / LAP * CAP + position % LAP
 }
 
-/// What an atomic holds, and null in its place.
-fn take_mut<T>(atomic: &mut AtomicPtr<T>) -> *mut T {
-    let value = atomic.load(Ordering::Relaxed);
-    atomic.store(ptr::null_mut(), Ordering::Relaxed);
-    value
+/// Items that somebody has claimed and that are still in their block.
+#[must_use]
+pub(crate) struct Haul<'a, T> {
+    injector: &'a Injector<T>,
+    block: *mut Block<T>,
+    first: u64,
+    count: u64,
+}
+
+impl<T> Haul<'_, T> {
+    pub(crate) fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// Takes the items out, in order. Those for which it [is still under way](Injector::is_hauling) when `give` has got
+    /// the last are until this is dropped.
+    pub(crate) fn unload(&mut self, mut give: impl FnMut(T)) {
+        let Haul { injector, block, first, count } = *self;
+        self.count = 0;
+        {
+            // SAFETY: a block is freed when all its items have been taken out, and these have not.
+            let slots = unsafe { &(*block).slots };
+            for slot in &slots[first as usize..(first + count) as usize] {
+                let mut patience = Patience::default();
+                // Acquire: pairs with the Release in `fill`. Its producer may have claimed it and not filled it yet.
+                while !slot.ready.load(Ordering::Acquire) {
+                    patience.wait();
+                }
+                // SAFETY: it is ready, so its producer is done with it, and it was claimed for this haul alone.
+                give(slot.item.with_mut(|place| unsafe { (*place).assume_init_read() }));
+            }
+        }
+        // SAFETY: as above.
+        let left = unsafe { &(*block).left };
+        // Release and Acquire: whoever takes the last item out is after all others that did, and after all producers.
+        if count > 0 && left.fetch_sub(count, Ordering::AcqRel) == count {
+            // SAFETY: it was made of a box. All its items are out, so every producer that claimed a slot is done with it,
+            // and one that comes with a stale pointer claims nothing: `link` moved the tail before the last slot was
+            // ready. The head has moved on as well.
+            let done = unsafe { Box::from_raw(block) };
+            done.reset();
+            injector.keep(Some(done));
+        }
+    }
+}
+
+impl<T> Haul<'_, T> {
+    /// The only item of a haul of one.
+    pub(crate) fn unload_one(mut self) -> Option<T> {
+        let mut one = None;
+        self.unload(|item| one = Some(item));
+        one
+    }
+}
+
+impl<T> Drop for Haul<'_, T> {
+    fn drop(&mut self) {
+        self.unload(drop);
+        self.injector.hauls.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl<T> Drop for Injector<T> {
     fn drop(&mut self) {
-        let mut front = Front { id: self.id };
-        // In a forked child an item may have been halfway in at the fork; it and those behind it stay where they are.
-        self.take(&mut front, usize::MAX, drop);
         let mut block = self.head.0.block.load(Ordering::Relaxed);
+        let mut first = self.head.0.position.load(Ordering::Relaxed) % LAP;
         while !block.is_null() {
             // SAFETY: nobody else is left, and each block in the list was made of a box.
             let done = unsafe { Box::from_raw(block) };
+            for slot in &done.slots[first as usize..] {
+                // In a forked child an item may have been halfway in at the fork; it stays where it is.
+                if slot.ready.load(Ordering::Relaxed) {
+                    // SAFETY: it is ready and was not taken.
+                    drop(slot.item.with_mut(|place| unsafe { (*place).assume_init_read() }));
+                }
+            }
+            first = 0;
             block = done.next.load(Ordering::Relaxed);
         }
         let spare = self.spare.load(Ordering::Relaxed);

@@ -144,8 +144,13 @@ impl Pool {
             }
             let mut queue = self.lock();
             loop {
-                if let Some(task) = queue.refill(&self.injector, own) {
-                    self.call(queue);
+                if let Some(supply) = queue.refill(&self.injector, own) {
+                    let called = queue.settle_with(&self.injector, supply.has_more());
+                    self.wake(queue, called);
+                    let (task, has_bell) = supply.unload(own);
+                    if has_bell {
+                        self.answer_bell(Some(own.deque()));
+                    }
                     self.run(task, &run);
                     break;
                 }
@@ -371,7 +376,8 @@ fn the_last_worker_leaves_only_an_empty_queue_behind_a_gate() {
                 let mut queue = pool.lock();
                 let mut ran = 0;
                 loop {
-                    while queue.refill(&pool.injector, &own).is_some() {
+                    while let Some(supply) = queue.refill(&pool.injector, &own) {
+                        supply.unload(&own);
                         ran += 1;
                     }
                     if !queue.lie_down(&pool.injector, 0) {

@@ -141,7 +141,12 @@ where
             waiter: None,
             is_detached: false,
         };
-        Arc::new(Cell { location, flag: AtomicBool::new(false), is_done: AtomicBool::new(false), inner: Mutex::new(inner) })
+        Arc::new(Cell {
+            location,
+            flag: AtomicBool::new(false),
+            is_done: AtomicBool::new(false),
+            inner: Mutex::new(inner),
+        })
     }
 
     /// Takes the closure back out of a task that was not accepted.
