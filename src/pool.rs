@@ -18,7 +18,7 @@ use crate::registry::report::{PoolReport, PoolStats, RunningTask};
 use crate::registry::Registry;
 use crate::rejected::{RejectReason, Rejected};
 use crate::sync::deadline;
-use crate::task::cell::{Awaited, Cell, Fired, Spawned};
+use crate::task::cell::{Cell, Fired, Spawned};
 use crate::task::JoinHandle;
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
@@ -153,9 +153,8 @@ impl Pool {
     {
         let location = Location::caller();
         let cell = Cell::new(f, location);
-        let awaited: Arc<dyn Awaited<T>> = cell.clone();
-        match self.core.submit(Spawned(awaited.clone().erase()), location) {
-            Ok(()) => Ok(JoinHandle::new(awaited, self.core.clone())),
+        match self.core.submit(Spawned(cell.clone()), location) {
+            Ok(()) => Ok(JoinHandle::new(cell, self.core.clone())),
             Err((_, reason)) => {
                 let f = cell.into_closure().expect("a task that was refused has not run");
                 Err(Rejected::new(reason, f))

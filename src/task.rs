@@ -32,7 +32,7 @@ pub(crate) trait Owner: Send + Sync {
     /// `task` in place if it is still queued: no other worker may be left to do it.
     ///
     /// Panics where the current thread is inside `task`, which then never ends.
-    fn run_in_place(&self, task: &Arc<dyn AnyTask>);
+    fn run_in_place(&self, task: &dyn Fn() -> Arc<dyn AnyTask>);
 }
 
 /// Waits for one task and takes its result.
@@ -86,7 +86,7 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
         if !self.is_stale() && !self.task().is_finished() {
-            self.owner.run_in_place(&self.task().clone().erase());
+            self.owner.run_in_place(&|| self.task().clone().erase());
         }
         self.wait(None)
             .map_err(drop)
@@ -121,7 +121,13 @@ impl<T> JoinHandle<T> {
         if self.is_stale() {
             return Ok(Err(JoinError::new(JoinErrorKind::Abandoned, self.task().location())));
         }
-        crate::sync::linger(|| self.task().is_finished() || until.is_some());
+        let is_done = crate::sync::linger(|| self.task().is_finished() || until.is_some());
+        if is_done {
+            if let Some(result) = self.task().take(None) {
+                self.task = None;
+                return Ok(result);
+            }
+        }
         loop {
             // Parking is woken by anyone who unparks this thread, for whatever reason: look again each time.
             if let Some(result) = self.task().take(Some(Waiter::Thread(thread::current()))) {
@@ -304,8 +310,13 @@ impl<T> Drop for CancelOnDrop<T> {
 pub struct JoinError {
     kind: JoinErrorKind,
     location: &'static Location<'static>,
-    payload: Option<SyncWrapper<Payload>>,
-    message: Option<String>,
+    /// In a box of its own: every task has room for an error, and few have one.
+    panic: Option<Box<Panic>>,
+}
+
+struct Panic {
+    payload: SyncWrapper<Payload>,
+    message: String,
 }
 
 /// The ways in which a task can have no result.
@@ -322,21 +333,27 @@ pub enum JoinErrorKind {
 
 impl JoinError {
     pub(crate) fn new(kind: JoinErrorKind, location: &'static Location<'static>) -> JoinError {
-        JoinError { kind, location, payload: None, message: None }
+        JoinError { kind, location, panic: None }
     }
 
     pub(crate) fn panicked(payload: Payload, location: &'static Location<'static>) -> JoinError {
         JoinError {
             kind: JoinErrorKind::Panicked,
             location,
-            message: Some(contain::message(&*payload).to_owned()),
-            payload: Some(SyncWrapper::new(payload)),
+            panic: Some(Box::new(Panic {
+                message: contain::message(&*payload).to_owned(),
+                payload: SyncWrapper::new(payload),
+            })),
         }
+    }
+
+    fn message(&self) -> Option<&str> {
+        self.panic.as_ref().map(|panic| &*panic.message)
     }
 
     /// A panic that no handle receives is not to go unnoticed.
     pub(crate) fn log_if_panic(&self, location: &Location<'_>) {
-        if let Some(message) = &self.message {
+        if let Some(message) = self.message() {
             contain::log(
                 log::Level::Error,
                 format_args!("the task submitted at {location} panicked: {message}"),
@@ -388,8 +405,8 @@ impl JoinError {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn try_into_panic(mut self) -> Result<Box<dyn Any + Send + 'static>, JoinError> {
-        match self.payload.take() {
-            Some(payload) => Ok(payload.into_inner()),
+        match self.panic.take() {
+            Some(panic) => Ok(panic.payload.into_inner()),
             None => Err(self),
         }
     }
@@ -398,14 +415,14 @@ impl JoinError {
 impl Drop for JoinError {
     /// A payload's own drop may panic.
     fn drop(&mut self) {
-        contain::drop_quietly(self.payload.take());
+        contain::drop_quietly(self.panic.take());
     }
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let location = self.location;
-        match (&self.kind, &self.message) {
+        match (&self.kind, self.message()) {
             (JoinErrorKind::Panicked, Some(message)) => {
                 write!(f, "the task submitted at {location} panicked: {message}")
             }
@@ -424,7 +441,7 @@ impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinError")
             .field("kind", &self.kind)
-            .field("message", &self.message)
+            .field("message", &self.message())
             .field("submitted_at", &format_args!("{}", self.location))
             .finish()
     }

@@ -877,19 +877,20 @@ impl Owner for Core {
         self.signal();
     }
 
-    fn run_in_place(&self, task: &Arc<dyn AnyTask>) {
+    fn run_in_place(&self, task: &dyn Fn() -> Arc<dyn AnyTask>) {
         context::with_host(|cx: Option<&WorkerCx>| {
             let Some(cx) = cx else { return };
             if cx.core.id != self.id || cx.slot.depth() == 0 {
                 return;
             }
+            let task = task();
             assert!(
-                !cx.slot.is_inside(task),
+                !cx.slot.is_inside(&task),
                 "the task submitted at {} was joined inside itself, where it could never end",
                 task.location()
             );
             let claimed = || self.state.lock().queue.hollowed(1);
-            if task.clone().run(&cx.slot, &claimed) && !self.is_stale() {
+            if task.run(&cx.slot, &claimed) && !self.is_stale() {
                 self.signal();
             }
         });

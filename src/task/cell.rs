@@ -8,6 +8,9 @@
 //!    '--cancel, doom--> Cancelling --captures dropped--> Done --handle takes it--> Taken
 //! ```
 //!
+//! A deadline dooms what is queued: the captures are dropped later, by whoever drops the job. Where that takes too long,
+//! the handle resolves before, and the captures stay until then.
+//!
 //! All transitions are made under the cell's lock, and only one thread can win the one out of `Queued` or out of
 //! `Running`: a task runs or is cancelled, and settles once. No user code runs under the lock: closures, captures,
 //! results and wakers are taken out first.
@@ -34,28 +37,52 @@ pub(crate) struct Cell<F, T> {
 }
 
 struct Inner<F, T> {
-    stage: Stage<T>,
-    closure: Option<F>,
+    stage: Stage<F, T>,
+    waiter: Option<Waiter>,
     /// It was cancelled, and whoever asks again is told so.
     is_cancelled: bool,
-    waiter: Option<Waiter>,
     /// No handle is left to take the result.
     is_detached: bool,
 }
 
-impl<F, T> Inner<F, T> {
-    fn begin_cancelling(&mut self) {
-        self.stage = Stage::Cancelling;
-        self.is_cancelled = true;
-    }
-}
-
-enum Stage<T> {
-    Queued,
+/// The closure and a result share their place: a batch of handles is as fast as the memory they take up.
+enum Stage<F, T> {
+    Queued(F),
+    /// Being cancelled, with the captures still here, and whether the handle is resolved all the same.
+    Doomed(F, Verdict),
     Running,
+    /// Being cancelled; the captures are with whoever drops them.
     Cancelling,
     Done(Result<T, JoinError>),
     Taken,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Open,
+    Cancelled,
+    Taken,
+}
+
+impl<F, T> Stage<F, T> {
+    /// Takes the closure out of a task that will not run, if it is there.
+    fn take_closure(&mut self, error: impl FnOnce() -> JoinError) -> Option<F> {
+        match std::mem::replace(self, Stage::Taken) {
+            Stage::Queued(closure) | Stage::Doomed(closure, Verdict::Open) => {
+                *self = Stage::Cancelling;
+                Some(closure)
+            }
+            Stage::Doomed(closure, Verdict::Cancelled) => {
+                *self = Stage::Done(Err(error()));
+                Some(closure)
+            }
+            Stage::Doomed(closure, Verdict::Taken) => Some(closure),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 /// Whom to tell when the task is done: its handle has one owner, so there is one at most.
@@ -134,13 +161,8 @@ where
     T: Send + 'static,
 {
     pub(crate) fn new(closure: F, location: &'static Location<'static>) -> Arc<Cell<F, T>> {
-        let inner = Inner {
-            stage: Stage::Queued,
-            closure: Some(closure),
-            is_cancelled: false,
-            waiter: None,
-            is_detached: false,
-        };
+        let inner =
+            Inner { stage: Stage::Queued(closure), waiter: None, is_cancelled: false, is_detached: false };
         Arc::new(Cell {
             location,
             flag: AtomicBool::new(false),
@@ -151,7 +173,7 @@ where
 
     /// Takes the closure back out of a task that was not accepted.
     pub(crate) fn into_closure(self: Arc<Self>) -> Option<F> {
-        self.inner.lock().closure.take()
+        self.inner.lock().stage.take_closure(|| self.cancelled())
     }
 
     /// Makes `result` the outcome if the stage is still `from`. Says whether it was; a result that comes too late, or
@@ -159,7 +181,7 @@ where
     /// anyone can see it; it is told whether none but our own code runs after that.
     fn settle(
         &self,
-        from: fn(&Stage<T>) -> bool,
+        from: fn(&Stage<F, T>) -> bool,
         result: Result<T, JoinError>,
         count: impl FnOnce(bool),
     ) -> bool {
@@ -171,12 +193,20 @@ where
         }
         let waiter = inner.waiter.take();
         count(!inner.is_detached && !matches!(waiter, Some(Waiter::Task(_))));
-        let unwanted = if inner.is_detached {
-            inner.stage = Stage::Taken;
-            Some(result)
-        } else {
-            inner.stage = Stage::Done(result);
-            None
+        let is_detached = inner.is_detached;
+        let unwanted = match &mut inner.stage {
+            Stage::Doomed(_, verdict) => {
+                *verdict = if is_detached { Verdict::Taken } else { Verdict::Cancelled };
+                Some(result)
+            }
+            stage if is_detached => {
+                *stage = Stage::Taken;
+                Some(result)
+            }
+            stage => {
+                *stage = Stage::Done(result);
+                None
+            }
         };
         drop(inner);
         self.is_done.store(true, Ordering::Release);
@@ -190,8 +220,8 @@ where
         true
     }
 
-    fn error(&self, kind: JoinErrorKind) -> Result<T, JoinError> {
-        Err(JoinError::new(kind, self.location))
+    fn cancelled(&self) -> JoinError {
+        JoinError::new(JoinErrorKind::Cancelled, self.location)
     }
 }
 
@@ -206,11 +236,13 @@ where
 
     fn run(self: Arc<Self>, slot: &Slot, claimed: &dyn Fn()) -> bool {
         let mut inner = self.inner.lock();
-        if !matches!(inner.stage, Stage::Queued) {
-            return false;
-        }
-        let Some(closure) = inner.closure.take() else { return false };
-        inner.stage = Stage::Running;
+        let closure = match std::mem::replace(&mut inner.stage, Stage::Running) {
+            Stage::Queued(closure) => closure,
+            other => {
+                inner.stage = other;
+                return false;
+            }
+        };
         // Seen in the slot before anyone can find it not queued any more: a deadline looks there for what it abandons.
         slot.enter(self.clone());
         drop(inner);
@@ -238,12 +270,12 @@ where
         if inner.is_cancelled {
             return Cancel::Before;
         }
-        if !matches!(inner.stage, Stage::Queued) {
+        if !matches!(inner.stage, Stage::Queued(_)) {
             self.flag.store(true, Ordering::Relaxed);
             return Cancel::TooLate;
         }
-        inner.begin_cancelling();
-        let closure = inner.closure.take();
+        inner.is_cancelled = true;
+        let closure = inner.stage.take_closure(|| self.cancelled());
         drop(inner);
         contain::drop_quietly(closure);
         // Before the handle resolves: who joined it finds it in the counts.
@@ -254,27 +286,32 @@ where
 
     fn doom(&self) -> bool {
         let mut inner = self.inner.lock();
-        let is_queued = matches!(inner.stage, Stage::Queued);
-        if is_queued {
-            inner.begin_cancelling();
+        match std::mem::replace(&mut inner.stage, Stage::Cancelling) {
+            Stage::Queued(closure) => {
+                inner.stage = Stage::Doomed(closure, Verdict::Open);
+                inner.is_cancelled = true;
+                true
+            }
+            other => {
+                inner.stage = other;
+                false
+            }
         }
-        is_queued
     }
 
     fn discard(&self) {
         let mut inner = self.inner.lock();
         // Whoever took the closure resolves the handle, after dropping it.
-        let Some(closure) = inner.closure.take() else { return };
-        if matches!(inner.stage, Stage::Queued) {
-            inner.begin_cancelling();
-        }
+        let Some(closure) = inner.stage.take_closure(|| self.cancelled()) else { return };
+        inner.is_cancelled = true;
         drop(inner);
         contain::drop_quietly(closure);
         self.resolve_cancelled();
     }
 
     fn abandon(&self) -> bool {
-        self.settle(|stage| matches!(stage, Stage::Running), self.error(JoinErrorKind::Abandoned), |_| ())
+        let error = JoinError::new(JoinErrorKind::Abandoned, self.location);
+        self.settle(|stage| matches!(stage, Stage::Running), Err(error), |_| ())
     }
 
     fn is_flagged(&self) -> bool {
@@ -296,7 +333,9 @@ where
     T: Send + 'static,
 {
     fn resolve_cancelled(&self) {
-        self.settle(|stage| matches!(stage, Stage::Cancelling), self.error(JoinErrorKind::Cancelled), |_| ());
+        let is_unresolved =
+            |stage: &Stage<F, T>| matches!(stage, Stage::Doomed(_, Verdict::Open) | Stage::Cancelling);
+        self.settle(is_unresolved, Err(self.cancelled()), |_| ());
     }
 }
 
@@ -309,7 +348,13 @@ where
         let mut inner = self.inner.lock();
         match std::mem::replace(&mut inner.stage, Stage::Taken) {
             Stage::Done(result) => Some(result),
-            Stage::Taken => panic!("a JoinHandle was polled after it had given its result"),
+            Stage::Doomed(closure, Verdict::Cancelled) => {
+                inner.stage = Stage::Doomed(closure, Verdict::Taken);
+                Some(Err(self.cancelled()))
+            }
+            Stage::Taken | Stage::Doomed(_, Verdict::Taken) => {
+                panic!("a JoinHandle was polled after it had given its result")
+            }
             pending => {
                 inner.stage = pending;
                 let old = std::mem::replace(&mut inner.waiter, waiter);
