@@ -77,6 +77,8 @@ pub(crate) struct Config {
 
 pub(crate) struct Core {
     callbacks: Mutex<Callbacks>,
+    /// Whether there were any.
+    pub(super) has_callbacks: bool,
     pub(crate) id: u64,
     pub(crate) name: Arc<str>,
     pub(crate) config: Config,
@@ -221,7 +223,10 @@ const DOZE: Duration = Duration::from_micros(100);
 /// What a worker does next.
 pub(super) enum Next {
     Run(Job<Slot>),
-    Leave,
+    Leave {
+        /// It ran something since it last signalled.
+        has_news: bool,
+    },
 }
 
 impl Core {
@@ -234,6 +239,7 @@ impl Core {
     ) -> Core {
         let (queue, injector) = Queue::new(config.max_threads == 1);
         Core {
+            has_callbacks: callbacks.on_start.is_some() || callbacks.on_stop.is_some(),
             callbacks: Mutex::new(callbacks),
             id: crate::registry::unique_id(),
             name,
@@ -273,7 +279,7 @@ impl Core {
     }
 
     /// Has everyone look again who waits for something of this pool.
-    fn signal(&self) {
+    pub(super) fn signal(&self) {
         self.rest.signal();
         self.registry.event().signal();
     }
@@ -495,7 +501,9 @@ impl Core {
     // ---- the workers' side ----
 
     /// Runs tasks until there is a reason to leave.
-    pub(super) fn work(self: &Arc<Core>, cx: &WorkerCx, own: &OwnEnd<Job<Slot>>) {
+    ///
+    /// Says whether those who wait for the pool have still to be told what it did.
+    pub(super) fn work(self: &Arc<Core>, cx: &WorkerCx, own: &OwnEnd<Job<Slot>>) -> bool {
         let mut woken = None;
         while !self.is_stale() {
             let mut turns = TURNS;
@@ -508,7 +516,7 @@ impl Core {
                     None => break,
                 }
                 if self.is_stale() {
-                    return;
+                    return false;
                 }
             }
             cx.slot.look_on();
@@ -519,9 +527,10 @@ impl Core {
             }
             match self.next(cx.id, &cx.slot, own, &mut woken) {
                 Next::Run(job) => self.run(job, &cx.slot),
-                Next::Leave => return,
+                Next::Leave { has_news } => return has_news,
             }
         }
+        false
     }
 
     /// Spins for some microseconds until there is something to look at: in a stream of small tasks, and between a result
@@ -544,12 +553,13 @@ impl Core {
         let mut has_news = true;
         let mut has_lingered = false;
         loop {
-            let Some(worker) = state.crew.get_mut(&id) else { return Next::Leave };
+            let Some(worker) = state.crew.get_mut(&id) else { return Next::Leave { has_news } };
             worker.is_starting = false;
             // Reason 1: its tasks were abandoned, and with them the worker. Reason 2: it stood in for one that was
             // blocked, and there are enough again.
             if worker.given_up.is_some() || state.active() > self.config.max_threads {
-                return self.leave(state, id, has_news);
+                self.leave(state, id);
+                return Next::Leave { has_news };
             }
             slot.reach();
             if let Some(supply) = self.take(&mut state, own) {
@@ -565,7 +575,8 @@ impl Core {
             self.close_if_drained(&mut state);
             // Reason 3: nothing is left and nothing will come.
             if state.queue.intake() == Intake::Closed {
-                return self.leave(state, id, has_news);
+                self.leave(state, id);
+                return Next::Leave { has_news };
             }
             slot.rest();
             if woken.take().is_some_and(|woken| woken.was_needless(&state, &self.injector)) {
@@ -636,7 +647,8 @@ impl Core {
                     break;
                 }
                 // Reason 4: nobody needed it for as long as idle workers are kept.
-                return self.leave(state, id, has_news);
+                self.leave(state, id);
+                return Next::Leave { has_news };
             }
         }
     }
@@ -655,10 +667,9 @@ impl Core {
         oldest.or_else(|| own.pop()).map(Supply::One)
     }
 
-    /// Takes a worker out of the count of threads, in the critical section in which it decided to end. It `has_news` if it
-    /// ran something since it last signalled.
+    /// Takes a worker out of the count of threads, in the critical section in which it decided to end.
     #[cold]
-    fn leave(&self, mut state: MutexGuard<'_, State>, id: usize, has_news: bool) -> Next {
+    fn leave(&self, mut state: MutexGuard<'_, State>, id: usize) {
         let deque = state.change(id, |worker| {
             worker.is_leaving = true;
             worker.deque.take()
@@ -677,15 +688,13 @@ impl Core {
         state.queue.answer(id);
         let called = state.queue.settle(&self.injector);
         self.wake(state, called);
-        if has_news {
-            self.signal();
-        }
-        Next::Leave
     }
 
     /// Takes a thread out of the crew, for good: nothing is left of it to run but thread-local destructors, if it was a
     /// worker.
-    pub(super) fn sign_off(&self, id: usize) {
+    ///
+    /// It `has_news` where those who wait for the pool have not been told of what it did.
+    pub(super) fn sign_off(&self, id: usize, has_news: bool) {
         let mut state = self.state.lock();
         if let Some(worker) = state.crew.remove(&id) {
             let ended = worker.ended();
@@ -705,7 +714,7 @@ impl Core {
         let is_last = !state.crew.values().any(|worker| worker.thread.is_some() && !worker.is_unreliable());
         drop(state);
         ended::join_all(gone);
-        if is_last {
+        if is_last || has_news {
             self.signal();
         }
         self.retire_if_done();
@@ -824,7 +833,7 @@ impl Core {
             return true;
         }
         self.close_if_drained(&mut self.state.lock());
-        self.sign_off(id);
+        self.sign_off(id, true);
         true
     }
 

@@ -22,26 +22,30 @@ pub(crate) struct WorkerCx {
 /// The life of a worker thread.
 pub(super) fn run(cx: WorkerCx) {
     let core = cx.core.clone();
-    context::enter_worker(&cx, || {
+    let has_news = context::enter_worker(&cx, || {
         // Its own, from the first: another worker that leaves may take the pool's.
         let Callbacks { on_start, on_stop } = core.callbacks();
         if !call(&core, "on_thread_start", on_start) {
             core.break_down();
         }
-        if let Some(own) = &cx.own {
-            core.work(&cx, own);
-        }
+        let mut has_news = cx.own.as_ref().is_some_and(|own| core.work(&cx, own));
         if core.is_stale() {
             // A forked child that came out of the task in which it was forked: nothing here is its own.
-            return;
+            return false;
+        }
+        if has_news && core.has_callbacks {
+            // These may take their time.
+            core.signal();
+            has_news = false;
         }
         call(&core, "on_thread_stop", on_stop);
         // While this thread can still say that it is blocked: what the callbacks captured is dropped, which is code of
         // others and may wait for the very shutdown that joins this thread.
         contain::drop_quietly(core.callbacks_if_last());
+        has_news
     });
     if !core.is_stale() {
-        core.sign_off(cx.id);
+        core.sign_off(cx.id, has_news);
     }
 }
 
