@@ -58,7 +58,7 @@ pub(crate) mod shared {
     pub(crate) struct Patience(u32);
 
     impl Patience {
-        const SPINS: u32 = 6;
+        const SPINS: u32 = 4;
 
         pub(crate) fn wait(&mut self) {
             if cfg!(winddown_model) || self.0 >= Patience::SPINS {
@@ -125,9 +125,9 @@ fn unpoisoned<G>(result: LockResult<G>) -> G {
 /// it came.
 pub(crate) fn linger(has_come: impl Fn() -> bool) -> bool {
     /// Looks at growing distance, some microseconds in all.
-    const SPINS: u32 = 6;
+    const SPINS: u32 = 4;
     /// Then looks that let other threads have the core.
-    const YIELDS: u32 = 6;
+    const YIELDS: u32 = 16;
     for look in 0..SPINS + YIELDS {
         if has_come() {
             return true;
