@@ -32,7 +32,12 @@ use worker::WorkerCx;
 /// keep-alive. Clones are handles to the same pool. Dropping the last one closes the pool and never blocks: what it
 /// accepted still runs, and the process waits for that when it exits.
 ///
-/// Tasks start in the order in which they were accepted.
+/// # Order
+///
+/// A pool of one thread starts tasks in the order in which they were accepted. With several, each worker takes some tasks
+/// at a time, in that order, and one that has run out takes over what another has not started: so a task waits behind a
+/// long one only while every thread is busy. What a task submits to its own pool, the same worker runs first, the latest
+/// before the others, unless another worker is free; tasks from outside still get their turn.
 ///
 /// ```
 /// let pool = winddown::Pool::new(4);

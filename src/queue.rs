@@ -143,8 +143,13 @@ pub(crate) struct Queue<T> {
     /// Tasks in the queue that were cancelled or run elsewhere. Below zero for a moment where a worker comes upon such a
     /// task before it was counted.
     hollow: i64,
-    /// What the deques of workers that left had accepted.
+    /// What was accepted and is not in the counts of the injector and the deques: what the deques of workers that left had
+    /// accepted, and what is set aside.
     accepted: u64,
+    /// Tasks that count as queued and wait elsewhere.
+    aside: u64,
+    /// How many tasks may be queued.
+    capacity: Option<usize>,
     /// Workers that sleep and were not called; the one that lay down last is called first, since its caches are warm, and
     /// those below expire.
     sleepers: Vec<usize>,
@@ -153,8 +158,9 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// An empty queue and its injector, with the bell set and the gate shut.
-    pub(crate) fn new(is_serial: bool) -> (Queue<T>, Injector<T>) {
+    /// An empty queue and its injector, with the bell set and the gate shut. With a capacity the gate stays shut: only
+    /// under the lock can it be told whether there [is room](Queue::has_room).
+    pub(crate) fn new(is_serial: bool, capacity: Option<usize>) -> (Queue<T>, Injector<T>) {
         let (injector, front) = Injector::new();
         let queue = Queue {
             front,
@@ -165,6 +171,8 @@ impl<T> Queue<T> {
             intake: Intake::Open,
             hollow: 0,
             accepted: 0,
+            aside: 0,
+            capacity,
             sleepers: Vec::new(),
             called: Vec::new(),
         };
@@ -190,7 +198,7 @@ impl<T> Queue<T> {
 
     /// Opens the gate, if the pool is open: it has a thread.
     pub(crate) fn open(&mut self, injector: &Injector<T>) {
-        if self.intake == Intake::Open {
+        if self.intake == Intake::Open && self.capacity.is_none() {
             injector.clear(GATE);
         }
     }
@@ -214,6 +222,25 @@ impl<T> Queue<T> {
     /// Adds a task although the gate is shut: the caller has looked who it comes from.
     pub(crate) fn push<D: Draft<T>>(&mut self, injector: &Injector<T>, draft: D) {
         injector.push_through(&mut self.front, draft);
+    }
+
+    /// Whether one more task may be queued. Tasks that were started count no more, nor do those that were cancelled in
+    /// their place.
+    pub(crate) fn has_room(&self, injector: &Injector<T>) -> bool {
+        self.capacity.map_or(true, |capacity| self.waiting(injector) < capacity as u64)
+    }
+
+    /// Counts a task as accepted and queued that waits elsewhere until it may enter the queue: for a permit, say.
+    pub(crate) fn set_aside(&mut self) {
+        self.accepted += 1;
+        self.aside += 1;
+    }
+
+    /// Adds a task that was set aside.
+    pub(crate) fn enter<D: Draft<T>>(&mut self, injector: &Injector<T>, draft: D) {
+        self.accepted -= 1;
+        self.aside -= 1;
+        self.push(injector, draft);
     }
 
     // ---- workers come and go ----
@@ -341,7 +368,7 @@ impl<T> Queue<T> {
 
     /// Tasks that wait to be started.
     pub(crate) fn waiting(&self, injector: &Injector<T>) -> u64 {
-        (self.len(injector) as i64 - self.hollow).max(0) as u64
+        (self.len(injector) as i64 + self.aside as i64 - self.hollow).max(0) as u64
     }
 
     /// Tasks ever accepted.

@@ -237,7 +237,7 @@ impl Core {
         registry: Registry,
         key: u64,
     ) -> Core {
-        let (queue, injector) = Queue::new(config.max_threads == 1);
+        let (queue, injector) = Queue::new(config.max_threads == 1, None);
         Core {
             has_callbacks: callbacks.on_start.is_some() || callbacks.on_stop.is_some(),
             callbacks: Mutex::new(callbacks),

@@ -58,7 +58,7 @@ struct Pool {
 impl Pool {
     /// A pool with threads that are there already, and their own ends.
     fn new<const N: usize>() -> (Arc<Pool>, [OwnEnd<Task>; N]) {
-        let (mut queue, injector) = Queue::new(false);
+        let (mut queue, injector) = Queue::new(false, None);
         // The first block comes with the first task, which is there before the gate opens.
         queue.push(&injector, task(0));
         assert_eq!(queue.take_one(&injector).as_deref(), Some(&0));

@@ -80,8 +80,8 @@ pub fn check(run: &Run) -> Vec<Floor> {
         floors.extend(at_most("create", "a bare thread", width, pool, thread, 1.5));
     }
     for width in WIDTHS {
-        let (whole, burst) = (run.get("drain whole", width, HOST), run.get("burst", width, HOST));
-        floors.extend(at_most("drain whole", "its burst", width, whole, burst, 1.2));
+        let (drain, burst) = (run.get("drain", width, HOST), run.get("burst", width, HOST));
+        floors.extend(at_most("drain", "its burst", width, drain, burst, 1.2));
     }
     let burst = |width| run.get("burst in turn", width, HOST);
     floors.extend(at_most("burst", "the same with 2 workers", 16, burst(16), burst(2), 1.5));
