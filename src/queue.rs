@@ -64,6 +64,8 @@ pub(crate) mod injector;
 pub(crate) mod job;
 #[cfg(all(test, winddown_model))]
 mod model;
+#[cfg(all(test, not(winddown_model)))]
+mod tests;
 
 use crate::sync::shared::Patience;
 use deque::{Deque, OwnEnd};
