@@ -650,7 +650,7 @@ impl Core {
         // What tasks here submit one after the other must not keep others waiting for ever.
         let oldest = match own.has_batch() {
             true => own.pop_front(),
-            false => state.queue.take_from_outside(&self.injector),
+            false => state.queue.take_elsewhere(&self.injector),
         };
         oldest.or_else(|| own.pop()).map(Supply::One)
     }

@@ -162,6 +162,12 @@ impl<T> Deque<T> {
         self.load(Ordering::Acquire).len().into()
     }
 
+    /// The place of the first item, if there is one.
+    pub(crate) fn first(&self) -> Option<u16> {
+        let word = self.load(Ordering::Acquire);
+        (word.len() > 0).then(|| word.front())
+    }
+
     /// Items that were ever pushed.
     pub(crate) fn pushed(&self) -> u64 {
         self.pushed.load(Ordering::Acquire)

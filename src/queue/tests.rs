@@ -267,3 +267,33 @@ fn a_share_is_a_batch_at_most() {
     drop(supply);
     assert!(queue.len(&injector) >= 1000 - BATCH);
 }
+
+#[test]
+fn a_stream_from_outside_does_not_starve_what_lies_behind_a_long_task() {
+    let (mut queue, injector, [first, second]) = queue(false);
+    submit(&injector, 0..20);
+    // Its worker is in this task and does not come back.
+    assert_eq!(refill(&mut queue, &injector, &first), Some(0));
+    let mut others = Vec::new();
+    for n in 100..120 {
+        submit(&injector, [n]);
+        others.extend(refill(&mut queue, &injector, &second));
+        others.extend(drain(&second));
+    }
+    assert!((1..10).all(|n| others.contains(&n)), "{others:?}");
+    assert!(others.contains(&10), "nor is what is outside: {others:?}");
+}
+
+#[test]
+fn a_chain_of_follow_ups_does_not_starve_what_lies_behind_a_long_task() {
+    let (mut queue, injector, [first, _second]) = queue(false);
+    (1..4).for_each(|n| drop(first.push(Plain(n))));
+    // What the other worker takes each time that its turns are over.
+    let mut others = Vec::new();
+    for n in 100..110 {
+        submit(&injector, [n]);
+        others.extend(queue.take_elsewhere(&injector));
+    }
+    assert!(others.contains(&1), "{others:?}");
+    assert!(others.contains(&100), "{others:?}");
+}
