@@ -64,6 +64,8 @@ pub(crate) mod injector;
 pub(crate) mod job;
 #[cfg(all(test, winddown_model))]
 mod model;
+#[cfg(all(test, not(winddown_model)))]
+mod tests;
 
 use crate::sync::shared::Patience;
 use deque::{Deque, OwnEnd};
@@ -129,13 +131,29 @@ impl<T> Supply<'_, T> {
     }
 }
 
+/// A worker's deque, as others see it.
+struct Peer<T> {
+    deque: Arc<Deque<T>>,
+    /// Where its front was at the last look, if there was anything in it.
+    seen: Option<u16>,
+}
+
+impl<T> Peer<T> {
+    fn steal(&mut self, front: &mut Front, most: impl Fn(usize) -> usize, give: impl FnMut(T)) {
+        if self.deque.steal(front, most, give) > 0 {
+            // It was not its owner who moved it.
+            self.seen = self.seen.and(self.deque.first());
+        }
+    }
+}
+
 /// What of the queue is behind the owner's lock. Each method takes the injector that was made with it.
 pub(crate) struct Queue<T> {
     front: Front,
-    deques: Vec<Arc<Deque<T>>>,
+    deques: Vec<Peer<T>>,
     /// What workers had in their deques when they left: older than anything in the injector.
     left: VecDeque<T>,
-    /// Where the next thief looks first.
+    /// Whose deque was looked at last.
     victim: usize,
     /// There is one worker, apart from substitutes, and it starts tasks strictly in the order of their acceptance.
     is_serial: bool,
@@ -192,8 +210,12 @@ impl<T> Queue<T> {
             injector.set(GATE);
         }
         if is_own_refused {
-            self.deques.iter().for_each(|deque| deque.set(GATE));
+            self.deques().for_each(|deque| deque.set(GATE));
         }
+    }
+
+    fn deques(&self) -> impl Iterator<Item = &Deque<T>> {
+        self.deques.iter().map(|peer| &*peer.deque)
     }
 
     /// Opens the gate, if the pool is open: it has a thread.
@@ -216,7 +238,7 @@ impl<T> Queue<T> {
     /// Has every push take the lock afterwards.
     pub(crate) fn set_bells(&mut self, injector: &Injector<T>) {
         injector.set(BELL);
-        self.deques.iter().for_each(|deque| deque.set(BELL));
+        self.deques().for_each(|deque| deque.set(BELL));
     }
 
     /// Adds a task although the gate is shut: the caller has looked who it comes from.
@@ -248,7 +270,7 @@ impl<T> Queue<T> {
     /// The deque of a new worker. Its first push finds the bell set.
     pub(crate) fn add_worker(&mut self, is_own_refused: bool) -> OwnEnd<T> {
         let owner = OwnEnd::new(&self.front, if is_own_refused { FLAGS } else { BELL });
-        self.deques.push(owner.deque().clone());
+        self.deques.push(Peer { deque: owner.deque().clone(), seen: None });
         owner
     }
 
@@ -257,7 +279,7 @@ impl<T> Queue<T> {
         deque.set(GATE);
         deque.steal(&mut self.front, |len| len, |item| self.left.push_back(item));
         self.accepted += deque.pushed();
-        self.deques.retain(|other| !Arc::ptr_eq(other, deque));
+        self.deques.retain(|peer| !Arc::ptr_eq(&peer.deque, deque));
     }
 
     // ---- taking ----
@@ -267,60 +289,76 @@ impl<T> Queue<T> {
         if let Some(item) = self.left.pop_front() {
             return Some(Supply::One(item));
         }
-        if self.is_serial {
-            // A substitute: what the worker that it stands in for has left comes before what is in the injector.
-            let stolen = self.steal_one().map(Supply::One);
-            return stolen.or_else(|| self.haul(injector).map(Supply::Many));
+        let stuck = self.stuck().and_then(|victim| self.steal_half(victim, own));
+        if let Some(item) = stuck {
+            return Some(Supply::One(item));
         }
         let haul = self.haul(injector).map(Supply::Many);
-        haul.or_else(|| self.steal_half(own).map(Supply::One))
+        haul.or_else(|| self.steal_from_any(own).map(Supply::One))
     }
 
     /// A fair share of what is in the injector.
     fn haul<'a>(&mut self, injector: &'a Injector<T>) -> Option<Haul<'a, T>> {
-        let share = injector.len().div_ceil(self.deques.len().max(1));
+        let share = match self.is_serial && self.deques.len() > 1 {
+            // A substitute, which leaves after the task at which the worker that it stands in for has come back.
+            true => 1,
+            false => injector.len().div_ceil(self.deques.len().max(1)),
+        };
         injector.haul(&mut self.front, share.clamp(1, BATCH))
     }
 
-    /// One task, and more in the worker's own deque.
-    fn steal_half(&mut self, own: &OwnEnd<T>) -> Option<T> {
-        for _ in 0..self.deques.len() {
-            self.victim = (self.victim + 1) % self.deques.len();
-            let mut batch = own.batch();
-            let most = BATCH.min(batch.room() + 1);
-            let mut first = None;
-            self.deques[self.victim].steal(
-                &mut self.front,
-                |len| len.div_ceil(2).min(most),
-                |item| match first {
-                    None => first = Some(item),
-                    Some(_) => batch.add(item),
-                },
-            );
-            if first.is_some() {
-                // Whether somebody is to be told is decided at the end of this critical section.
-                batch.publish();
-                return first;
-            }
-        }
-        None
+    /// Looks at the next deque in turn. Says which it is, if there is something in it and its front has not moved since
+    /// the last look: its owner may be in a long task, or wait for what lies there, and others may find enough
+    /// elsewhere for ever.
+    fn stuck(&mut self) -> Option<usize> {
+        self.victim = (self.victim + 1) % self.deques.len().max(1);
+        let peer = self.deques.get_mut(self.victim)?;
+        let before = std::mem::replace(&mut peer.seen, peer.deque.first());
+        (peer.seen.is_some() && peer.seen == before).then_some(self.victim)
     }
 
-    fn steal_one(&mut self) -> Option<T> {
-        let front = &mut self.front;
+    /// One task, and more in the worker's own deque.
+    fn steal_from_any(&mut self, own: &OwnEnd<T>) -> Option<T> {
+        (0..self.deques.len()).find_map(|_| {
+            self.victim = (self.victim + 1) % self.deques.len();
+            self.steal_half(self.victim, own)
+        })
+    }
+
+    /// The same, from one deque.
+    fn steal_half(&mut self, victim: usize, own: &OwnEnd<T>) -> Option<T> {
+        let mut batch = own.batch();
+        let most = BATCH.min(batch.room() + 1);
         let mut first = None;
-        for deque in &self.deques {
-            deque.steal(front, |_| 1, |item| first = Some(item));
-            if first.is_some() {
-                break;
-            }
-        }
+        let peer = &mut self.deques[victim];
+        let give = |item| match first {
+            None => first = Some(item),
+            Some(_) => batch.add(item),
+        };
+        peer.steal(&mut self.front, |len| len.div_ceil(2).min(most), give);
+        // Whether somebody is to be told is decided at the end of this critical section.
+        batch.publish();
         first
     }
 
-    /// The oldest task outside of deques, if there is one: so that those who push to their own deques for ever starve
-    /// nobody.
-    pub(crate) fn take_from_outside(&mut self, injector: &Injector<T>) -> Option<T> {
+    fn steal_one(&mut self) -> Option<T> {
+        (0..self.deques.len()).find_map(|victim| self.steal_one_from(victim))
+    }
+
+    fn steal_one_from(&mut self, victim: usize) -> Option<T> {
+        let mut one = None;
+        self.deques[victim].steal(&mut self.front, |_| 1, |item| one = Some(item));
+        one
+    }
+
+    /// A task that may wait behind others for ever: the first in a deque whose owner is stuck, or else the oldest outside of
+    /// deques. So those who push to their own deques for ever starve nobody.
+    pub(crate) fn take_elsewhere(&mut self, injector: &Injector<T>) -> Option<T> {
+        let stuck = self.stuck().and_then(|victim| self.steal_one_from(victim));
+        stuck.or_else(|| self.take_from_outside(injector))
+    }
+
+    fn take_from_outside(&mut self, injector: &Injector<T>) -> Option<T> {
         let mut first = self.left.pop_front();
         if first.is_none() {
             first = injector.haul(&mut self.front, 1).and_then(Haul::unload_one);
@@ -342,8 +380,8 @@ impl<T> Queue<T> {
             patience.wait();
         }
         let mut all = std::mem::take(&mut self.left);
-        for deque in &self.deques {
-            deque.steal(&mut self.front, |len| len, |item| all.push_back(item));
+        for peer in &self.deques {
+            peer.deque.steal(&mut self.front, |len| len, |item| all.push_back(item));
         }
         while injector.len() > 0 {
             match injector.haul(&mut self.front, usize::MAX) {
@@ -359,7 +397,7 @@ impl<T> Queue<T> {
 
     /// Tasks in the queue, hollow ones included: while there are any, somebody has to look at them.
     pub(crate) fn len(&self, injector: &Injector<T>) -> usize {
-        self.left.len() + self.deques.iter().map(|deque| deque.len()).sum::<usize>() + injector.len()
+        self.left.len() + self.deques().map(Deque::len).sum::<usize>() + injector.len()
     }
 
     pub(crate) fn is_empty(&self, injector: &Injector<T>) -> bool {
@@ -373,7 +411,7 @@ impl<T> Queue<T> {
 
     /// Tasks ever accepted.
     pub(crate) fn accepted(&self, injector: &Injector<T>) -> u64 {
-        self.accepted + self.deques.iter().map(|deque| deque.pushed()).sum::<u64>() + injector.added()
+        self.accepted + self.deques().map(Deque::pushed).sum::<u64>() + injector.added()
     }
 
     /// Counts tasks in the queue that were claimed there, or, below zero, such tasks taken out.
@@ -451,7 +489,7 @@ impl<T> Queue<T> {
     /// Sets the bell of every word, if there is no task in any of them. Says whether there was none.
     fn arm(&mut self, injector: &Injector<T>) -> bool {
         let front = &mut self.front;
-        self.left.is_empty() && injector.arm(front) && self.deques.iter().all(|deque| deque.arm(front))
+        self.left.is_empty() && injector.arm(front) && self.deques.iter().all(|peer| peer.deque.arm(front))
     }
 
     /// Whether pushes have to come for the lock to call a worker.

@@ -210,7 +210,9 @@ impl Woken {
     /// gives.
     fn was_needless(self, state: &State, injector: &Injector<Job<Slot>>) -> bool {
         let others = state.active() - state.queue.asleep() - 1;
-        others > 0 && state.queue.accepted(injector) - self.accepted >= STREAM && self.at.elapsed() < BRIEF
+        // A push that comes upon the gate of its worker's queue is counted for a moment, and then not.
+        let accepted = state.queue.accepted(injector).saturating_sub(self.accepted);
+        others > 0 && accepted >= STREAM && self.at.elapsed() < BRIEF
     }
 }
 
@@ -369,14 +371,19 @@ impl Core {
             return Ok(());
         }
         state.queue.push(&self.injector, order);
-        self.call_worker(state, Way::Gate);
+        self.call_worker(state, Way::Gate).unwrap_or_else(|error| self.log_no_thread(&error));
         Ok(())
     }
 
     /// Gets a worker for a task that was just queued where the bell was set: in that deque, or in the injector.
     #[cold]
     fn answer_bell(self: &Arc<Core>, deque: Option<&Deque<Job<Slot>>>) {
-        self.call_worker(self.state.lock(), deque.map_or(Way::Injector, Way::Deque));
+        let called = self.call_worker(self.state.lock(), deque.map_or(Way::Injector, Way::Deque));
+        called.unwrap_or_else(|error| self.log_no_thread(&error));
+    }
+
+    fn log_no_thread(&self, error: &io::Error) {
+        contain::log(log::Level::Warn, format_args!("no further thread for pool {}: {error}", self.name));
     }
 
     fn reject(&self, reason: RejectReason) -> RejectReason {
@@ -415,8 +422,9 @@ impl Core {
     }
 
     /// Gets a worker for a task that was just queued: a sleeper, or a new thread, or nobody where enough are on their
-    /// way. Where pushes need no lock from now on, the bell that brought this one here is cleared.
-    fn call_worker(self: &Arc<Core>, mut state: MutexGuard<'_, State>, way: Way<'_>) {
+    /// way. Where pushes need no lock from now on, the bell that brought this one here is cleared. Fails, for the caller to
+    /// log, if a thread was needed and could not be had; the task is queued all the same.
+    fn call_worker(self: &Arc<Core>, mut state: MutexGuard<'_, State>, way: Way<'_>) -> io::Result<()> {
         let called = state.queue.settle(&self.injector);
         let active = state.active();
         // Every sleeping worker is called in its turn while there are tasks for it; see `Queue::settle`.
@@ -430,7 +438,8 @@ impl Core {
                     Way::Deque(deque) => deque.clear(BELL),
                 }
             }
-            return self.wake(state, called);
+            self.wake(state, called);
+            return Ok(());
         }
         let started = self.start_worker(&mut state);
         let is_stranded = started.is_err() && active == 0;
@@ -438,12 +447,10 @@ impl Core {
             self.stranded.store(true, Ordering::Relaxed);
         }
         self.wake(state, called);
-        if let Err(error) = started {
-            contain::log(log::Level::Warn, format_args!("no further thread for pool {}: {error}", self.name));
-        }
         if is_stranded {
             self.signal();
         }
+        started
     }
 
     /// Ends a critical section by waking the worker that was called in it.
@@ -567,7 +574,9 @@ impl Core {
                 self.wake(state, called);
                 let (job, has_bell) = supply.unload(own);
                 if has_bell {
-                    self.answer_bell(Some(own.deque()));
+                    // Not logged if it fails: the logger is code of others, and a deadline waits for this thread to
+                    // show the job in its hand. Each submission tries again, and says so.
+                    let _ = self.call_worker(self.state.lock(), Way::Deque(own.deque()));
                 }
                 return Next::Run(job);
             }
@@ -662,7 +671,7 @@ impl Core {
         // What tasks here submit one after the other must not keep others waiting for ever.
         let oldest = match own.has_batch() {
             true => own.pop_front(),
-            false => state.queue.take_from_outside(&self.injector),
+            false => state.queue.take_elsewhere(&self.injector),
         };
         oldest.or_else(|| own.pop()).map(Supply::One)
     }
@@ -777,7 +786,7 @@ impl Core {
             drop(state);
             self.break_down();
         } else {
-            self.call_worker(state, Way::Gate);
+            self.call_worker(state, Way::Gate).unwrap_or_else(|error| self.log_no_thread(&error));
         }
         self.signal();
     }

@@ -162,6 +162,12 @@ impl<T> Deque<T> {
         self.load(Ordering::Acquire).len().into()
     }
 
+    /// The place of the first item, if there is one.
+    pub(crate) fn first(&self) -> Option<u16> {
+        let word = self.load(Ordering::Acquire);
+        (word.len() > 0).then(|| word.front())
+    }
+
     /// Items that were ever pushed.
     pub(crate) fn pushed(&self) -> u64 {
         self.pushed.load(Ordering::Acquire)
@@ -226,9 +232,20 @@ impl<T> OwnEnd<T> {
         let word = self.deque.load(Ordering::Acquire);
         // Acquire: pairs with the Release in `steal`, after the last read.
         if !self.deque.stealing.load(Ordering::Acquire) {
-            self.free_from.set(word.front());
+            self.free_up_to(word.front());
         }
         back.wrapping_sub(self.free_from.get()) < CAP
+    }
+
+    /// Notes that the slots before this place, the front, may be used again.
+    fn free_up_to(&self, front: u16) {
+        // Nor does a batch reach farther back. Were its end left where it was, it would seem to lie ahead once others have
+        // taken half of all places from a deque that its owner never finds empty. The back is at most a capacity away from
+        // here, so this is in time.
+        if front.wrapping_sub(self.base.get()) as i16 > 0 {
+            self.base.set(front);
+        }
+        self.free_from.set(front);
     }
 
     /// Takes what was pushed last, or else the next of the batch.
@@ -305,7 +322,7 @@ impl<T> OwnEnd<T> {
             // The order of the two loads: see `has_room_after_all`.
             let word = self.deque.load(Ordering::Acquire);
             if !self.deque.stealing.load(Ordering::Acquire) {
-                self.free_from.set(word.front());
+                self.free_up_to(word.front());
                 return Batch { owner: self, back: word.back(), count: 0, room: CAP - word.len() };
             }
             // Whoever stole the last items may still read them.

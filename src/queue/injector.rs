@@ -106,7 +106,11 @@ impl<D> Pushed<D> {
 
 /// What an item is made of, which goes back to whoever adds it if it is refused. It is made when its place is known, and
 /// so is not moved about before: with closures of some words that costs more than the swap.
-pub(crate) trait Draft<T>: Sized {
+///
+/// # Safety
+///
+/// `make_in` leaves a valid item in the place, and `unmake` takes out what it left there.
+pub(crate) unsafe trait Draft<T>: Sized {
     /// Makes an item there. Must not panic: the place is waiting for it.
     ///
     /// # Safety

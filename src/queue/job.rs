@@ -100,7 +100,8 @@ pub(crate) struct Order<W> {
     pub(crate) location: &'static Location<'static>,
 }
 
-impl<W: Work<C>, C: 'static> Draft<Job<C>> for Order<W> {
+// SAFETY: `make_in` writes all fields of a job, and the vtable is that of the work in the payload.
+unsafe impl<W: Work<C>, C: 'static> Draft<Job<C>> for Order<W> {
     #[inline(always)]
     unsafe fn make_in(self, place: *mut Job<C>) {
         assert!(fits::<W>(), "what does not fit into a job is boxed");

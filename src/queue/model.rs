@@ -24,7 +24,8 @@ type Task = Box<usize>;
 
 struct Plain(Task);
 
-impl Draft<Task> for Plain {
+// SAFETY: `make_in` writes a task.
+unsafe impl Draft<Task> for Plain {
     unsafe fn make_in(self, place: *mut Task) {
         // SAFETY: the caller says that the place is valid for a write.
         unsafe { place.write(self.0) };
