@@ -7,11 +7,12 @@
 //! sleep: tasks are queued while the worker stands at a gate, and run while whoever submitted them waits. That leaves out
 //! what threads cost one another; the other benches measure that.
 
-use std::hint::black_box;
+mod common;
+
+use common::{captures, hold_a_worker, submit, work, Gate};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{channel, sync_channel, Sender};
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 use winddown::Pool;
 
 fn main() -> ExitCode {
@@ -33,40 +34,37 @@ fn usage() -> ExitCode {
 }
 
 /// Tasks from outside, of which no result is awaited.
-fn execute(tasks: u64) {
+fn execute(tasks: usize) {
     let pool = Pool::new(1);
     let gate = hold_a_worker(&pool);
-    for n in 0..tasks {
-        let captured = captures(n);
-        pool.execute(move || work(captured)).expect("an open pool takes tasks");
-    }
+    submit(&pool, tasks);
     drop(gate);
-    assert_eq!(pool.shutdown().stats().completed, tasks + 1);
+    assert_eq!(pool.shutdown().stats().completed, tasks as u64 + 1);
 }
 
 /// Tasks from within tasks: a binary tree, which one of the two workers runs while the other stands at the gate. The last
 /// task opens that.
-fn follow_up(tasks: u64) {
-    let pool = POOL.get_or_init(|| Pool::new(2));
+fn follow_up(tasks: usize) {
+    // A task then reaches its pool at no cost.
+    let pool: &'static Pool = Box::leak(Box::new(Pool::new(2)));
     let of_one = hold_a_worker(pool);
     let of_another = hold_a_worker(pool);
     LEFT.store(tasks, Ordering::Relaxed);
     *LAST_GATE.lock().expect("nobody panicked") = Some(of_another);
-    pool.execute(move || node(1, tasks)).expect("an open pool takes tasks");
+    pool.execute(move || node(pool, tasks, 1)).expect("an open pool takes tasks");
     drop(of_one);
-    assert_eq!(pool.shutdown().stats().completed, tasks + 2);
+    assert_eq!(pool.shutdown().stats().completed, tasks as u64 + 2);
 }
 
-static POOL: OnceLock<Pool> = OnceLock::new();
 /// Nodes of the tree that have not run.
-static LEFT: AtomicU64 = AtomicU64::new(0);
+static LEFT: AtomicUsize = AtomicUsize::new(0);
 static LAST_GATE: Mutex<Option<Gate>> = Mutex::new(None);
 
-fn node(n: u64, tasks: u64) {
-    let pool = POOL.get().expect("this is one of its tasks");
-    for child in [2 * n, 2 * n + 1] {
-        if child <= tasks {
-            pool.execute(move || node(child, tasks)).expect("a task may submit tasks");
+/// A node of the tree, by its number: they are numbered level by level, up to `last`.
+fn node(pool: &'static Pool, last: usize, number: usize) {
+    for child in [2 * number, 2 * number + 1] {
+        if child <= last {
+            pool.execute(move || node(pool, last, child)).expect("a task may submit tasks");
         }
     }
     if LEFT.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -75,7 +73,7 @@ fn node(n: u64, tasks: u64) {
 }
 
 /// Tasks from outside whose handles are joined, after all have run.
-fn spawn_join(tasks: u64) {
+fn spawn_join(tasks: usize) {
     let pool = Pool::new(1);
     let gate = hold_a_worker(&pool);
     let spawn = |n| {
@@ -89,29 +87,4 @@ fn spawn_join(tasks: u64) {
     for handle in handles {
         handle.join().expect("no task panics");
     }
-}
-
-fn captures(n: u64) -> (u64, u64, u64) {
-    black_box((n, n + 1, n + 2))
-}
-
-/// A task that captures three words and does next to nothing with them.
-fn work(captured: (u64, u64, u64)) {
-    let _ = black_box(captured);
-}
-
-/// What a worker stands at until this is dropped.
-type Gate = Sender<()>;
-
-/// Has a worker stand at a gate. It is there when this returns.
-fn hold_a_worker(pool: &Pool) -> Gate {
-    let (gate, opened) = channel();
-    let (arrived, has_arrived) = sync_channel(1);
-    let stand = move || {
-        let _ = arrived.send(());
-        let _ = opened.recv();
-    };
-    pool.execute(stand).expect("an open pool takes tasks");
-    has_arrived.recv().expect("a worker stands there");
-    gate
 }
