@@ -65,6 +65,8 @@ pub(crate) mod job;
 #[cfg(all(test, winddown_model))]
 mod model;
 #[cfg(all(test, not(winddown_model)))]
+mod promises;
+#[cfg(all(test, not(winddown_model)))]
 mod tests;
 
 use crate::sync::shared::Patience;
@@ -248,17 +250,20 @@ impl<T> Queue<T> {
 
     /// Whether one more task may be queued. Tasks that were started count no more, nor do those that were cancelled in
     /// their place.
+    #[cfg_attr(not(test), allow(dead_code))] // for bounded pools
     pub(crate) fn has_room(&self, injector: &Injector<T>) -> bool {
         self.capacity.map_or(true, |capacity| self.waiting(injector) < capacity as u64)
     }
 
     /// Counts a task as accepted and queued that waits elsewhere until it may enter the queue: for a permit, say.
+    #[cfg_attr(not(test), allow(dead_code))] // for limits
     pub(crate) fn set_aside(&mut self) {
         self.accepted += 1;
         self.aside += 1;
     }
 
     /// Adds a task that was set aside.
+    #[cfg_attr(not(test), allow(dead_code))] // for limits
     pub(crate) fn enter<D: Draft<T>>(&mut self, injector: &Injector<T>, draft: D) {
         self.accepted -= 1;
         self.aside -= 1;

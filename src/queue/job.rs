@@ -178,6 +178,7 @@ impl<C: 'static, W: Work<C>> Inline<W, C> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::injector::{Injector, Pushed};
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -270,5 +271,39 @@ mod tests {
         check([7_usize; 1000], |n| *n == [7; 1000], false);
         check(Aligned(5), |n| n.0 == 5 && (n as *const Aligned as usize) % 64 == 0, false);
         check(String::from("owned"), |s| s == "owned", false);
+    }
+
+    #[test]
+    fn a_panic_while_it_runs_drops_what_it_captured_once() {
+        struct Bomb(Arc<Count>);
+        impl Work<usize> for Bomb {
+            fn run(self, _: &usize, _: &'static Location<'static>) -> bool {
+                panic!("while it runs")
+            }
+            fn doom(&mut self) -> Doom {
+                Doom::Silent
+            }
+            fn discard(self) {}
+        }
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                self.0.drops.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count { runs: AtomicUsize::new(0), drops: AtomicUsize::new(0) });
+        let taken = job(Order { work: Bomb(count.clone()), location: Location::caller() });
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| taken.run(&0))).is_err());
+        assert_eq!(count.drops.load(Ordering::Relaxed), 1);
+        // And where it lies, in the queue of a worker.
+        let (_injector, front) = Injector::new();
+        let own = OwnEnd::new(&front, 0);
+        let order = Order { work: Bomb(count.clone()), location: Location::caller() };
+        assert!(matches!(own.push(order), Pushed::Quietly));
+        let next = std::panic::AssertUnwindSafe(|| Job::run_next(&own, &0));
+        assert!(std::panic::catch_unwind(next).is_err());
+        assert_eq!(count.drops.load(Ordering::Relaxed), 2);
+        assert!(Job::run_next(&own, &0).is_none());
+        drop((own, front, _injector));
+        assert_eq!(Arc::strong_count(&count), 1);
     }
 }

@@ -56,7 +56,7 @@ fn injector<T>(first: T) -> (Injector<T>, Front) {
 
 /// A queue with `N` workers that is open to all.
 fn queue<const N: usize>(is_serial: bool) -> (Queue<usize>, Injector<usize>, [OwnEnd<usize>; N]) {
-    let (mut queue, injector) = Queue::new(is_serial);
+    let (mut queue, injector) = Queue::new(is_serial, None);
     let ends = std::array::from_fn(|_| queue.add_worker(false));
     queue.push(&injector, Plain(usize::MAX));
     queue.open(&injector);
