@@ -295,7 +295,7 @@ mod tests {
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| taken.run(&0))).is_err());
         assert_eq!(count.drops.load(Ordering::Relaxed), 1);
         // And where it lies, in the queue of a worker.
-        let (_injector, front) = Injector::new();
+        let (_injector, front) = Injector::<Job<usize>>::new();
         let own = OwnEnd::new(&front, 0);
         let order = Order { work: Bomb(count.clone()), location: Location::caller() };
         assert!(matches!(own.push(order), Pushed::Quietly));
