@@ -153,7 +153,7 @@ impl<T> Peer<T> {
 pub(crate) struct Queue<T> {
     front: Front,
     deques: Vec<Peer<T>>,
-    /// What workers had in their deques when they left: older than anything in the injector.
+    /// What workers had in their deques when they left, or were blocked: older than anything in the injector.
     left: VecDeque<T>,
     /// Whose deque was looked at last.
     victim: usize,
@@ -212,12 +212,17 @@ impl<T> Queue<T> {
             injector.set(GATE);
         }
         if is_own_refused {
-            self.deques().for_each(|deque| deque.set(GATE));
+            self.gate_own(true);
         }
     }
 
     fn deques(&self) -> impl Iterator<Item = &Deque<T>> {
         self.deques.iter().map(|peer| &*peer.deque)
+    }
+
+    /// Shuts the gates of all deques, or opens them again: in between, all that is accepted is accepted under the lock.
+    pub(crate) fn gate_own(&self, is_shut: bool) {
+        self.deques().for_each(|deque| if is_shut { deque.set(GATE) } else { deque.clear(GATE) });
     }
 
     /// Opens the gate, if the pool is open: it has a thread.
@@ -285,6 +290,15 @@ impl<T> Queue<T> {
         deque.steal(&mut self.front, |len| len, |item| self.left.push_back(item));
         self.accepted += deque.pushed();
         self.deques.retain(|peer| !Arc::ptr_eq(&peer.deque, deque));
+    }
+
+    /// A worker is blocked: what lies in its deque is to be started by somebody else, and if there is one worker, before
+    /// anything else. When that worker is back it finds nothing of its own to start, and comes here to see whether it or
+    /// the substitute is one too many.
+    pub(crate) fn clear_out(&mut self, deque: &Deque<T>) {
+        if self.is_serial {
+            deque.steal(&mut self.front, |len| len, |item| self.left.push_back(item));
+        }
     }
 
     // ---- taking ----

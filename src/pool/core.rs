@@ -750,9 +750,26 @@ impl Core {
 
     /// A pool that drains on its own is closed for good as soon as no task is left that could submit.
     fn close_if_drained(&self, state: &mut State) {
-        if state.queue.intake() == Intake::Own && state.is_quiet(&self.injector) {
-            self.close_for_good(state);
+        if state.queue.intake() == Intake::Own {
+            self.close_if_quiet(state);
         }
+    }
+
+    /// Closes for good if no task is left that could submit; for a pool that is not open. Says whether none was.
+    fn close_if_quiet(&self, state: &mut State) -> bool {
+        // Looked at twice. A task that counts as finished, because it is blocked, may be back between a look and the gates,
+        // and submit to its worker's queue, which needs no lock. The first look is for all the times at which it is not quiet.
+        if !state.is_quiet(&self.injector) {
+            return false;
+        }
+        state.queue.gate_own(true);
+        let is_quiet = state.is_quiet(&self.injector);
+        if is_quiet {
+            self.close_for_good(state);
+        } else {
+            state.queue.gate_own(self.refuses_own(state.queue.intake()));
+        }
+        is_quiet
     }
 
     fn close_for_good(&self, state: &mut State) {
@@ -778,6 +795,9 @@ impl Core {
             worker.blocked.push(Blocked { wait, depth });
             is_starting = worker.is_starting;
         });
+        if let Some(deque) = state.crew.get(&id).and_then(|worker| worker.deque.clone()) {
+            state.queue.clear_out(&deque);
+        }
         self.close_if_drained(&mut state);
         if state.active() > 0 || self.is_left_empty(&mut state) {
             drop(state);

@@ -7,18 +7,18 @@
 //! their bookkeeping. A lost wake-up shows as a deadlock, a lost task as a count, a torn one as overlapping accesses of a
 //! cell.
 //!
-//! The searches are bounded: at most [`PREEMPTIONS`] switches away from a thread that could go on, which loom's authors
-//! found to be where bugs show.
+//! Whoever waits for a task to be run is blocked, so that every execution ends; a time-out is something that a thread does
+//! whenever it likes. The searches are bounded: each model says how many switches away from a thread that could go on it
+//! tries, two or three in most of them, which loom's authors found to be where bugs show. `tests/mutations/run` breaks the protocols one at a
+//! time and expects a model to fail.
 #![allow(unsafe_code)]
 
 use super::deque::{Deque, OwnEnd};
 use super::injector::{Draft, Injector, Pushed};
-use super::{Intake, Queue, BELL};
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use super::{Intake, Queue, Supply, BELL};
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
 use loom::thread;
-
-const PREEMPTIONS: usize = 3;
 
 type Task = Box<usize>;
 
@@ -41,9 +41,9 @@ fn task(n: usize) -> Plain {
     Plain(Box::new(n))
 }
 
-fn explore(model: impl Fn() + Sync + Send + 'static) {
+fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }
 
@@ -52,17 +52,35 @@ struct Pool {
     injector: Injector<Task>,
     queue: Mutex<Queue<Task>>,
     beds: [Condvar; 2],
-    /// Tasks that were run.
-    ran: AtomicUsize,
+    /// Tasks that have begun, and that have ended.
+    progress: Mutex<(usize, usize)>,
+    progressed: Condvar,
+}
+
+/// What a worker does that has found nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// It lies down.
+    Sleep,
+    /// It is on the lookout for a while first: it lingers, or dozes until its time is up.
+    LookOut,
 }
 
 impl Pool {
-    /// A pool with threads that are there already, and their own ends.
+    /// A pool with threads that are there already, and their own ends. Its first block is full and taken; the second is
+    /// linked.
     fn new<const N: usize>() -> (Arc<Pool>, [OwnEnd<Task>; N]) {
+        Pool::with_history(2)
+    }
+
+    /// The same, after so many tasks.
+    fn with_history<const N: usize>(tasks: usize) -> (Arc<Pool>, [OwnEnd<Task>; N]) {
         let (mut queue, injector) = Queue::new(false, None);
         // The first block comes with the first task, which is there before the gate opens.
-        queue.push(&injector, task(0));
-        assert_eq!(queue.take_one(&injector).as_deref(), Some(&0));
+        for n in 0..tasks {
+            queue.push(&injector, task(n));
+            assert_eq!(queue.take_one(&injector).as_deref(), Some(&n));
+        }
         let ends = std::array::from_fn(|_| queue.add_worker(false));
         queue.open(&injector);
         injector.clear(BELL);
@@ -73,7 +91,8 @@ impl Pool {
             injector,
             queue: Mutex::new(queue),
             beds: [Condvar::new(), Condvar::new()],
-            ran: AtomicUsize::new(0),
+            progress: Mutex::new((0, 0)),
+            progressed: Condvar::new(),
         };
         (Arc::new(pool), ends)
     }
@@ -104,7 +123,7 @@ impl Pool {
 
     fn submit_at_gate(&self, n: usize) -> bool {
         let mut queue = self.lock();
-        if queue.intake() != Intake::Open {
+        if queue.intake() == Intake::Closed {
             return false;
         }
         queue.push(&self.injector, task(n));
@@ -138,25 +157,27 @@ impl Pool {
     }
 
     /// A worker's life, until the pool is closed and empty.
-    fn work(&self, id: usize, own: &OwnEnd<Task>, run: impl Fn(Task)) {
+    fn work(&self, id: usize, own: &OwnEnd<Task>, rest: Rest, run: impl Fn(Task)) {
         loop {
             while let Some(task) = own.pop() {
                 self.run(task, &run);
             }
             let mut queue = self.lock();
+            let mut has_looked_out = rest == Rest::Sleep;
             loop {
                 if let Some(supply) = queue.refill(&self.injector, own) {
-                    let called = queue.settle_with(&self.injector, supply.has_more());
-                    self.wake(queue, called);
-                    let (task, has_bell) = supply.unload(own);
-                    if has_bell {
-                        self.answer_bell(Some(own.deque()));
-                    }
-                    self.run(task, &run);
+                    self.run(self.begin(queue, supply, own), &run);
                     break;
                 }
                 if queue.intake() == Intake::Closed {
                     return;
+                }
+                if !has_looked_out && queue.look_out(id) {
+                    has_looked_out = true;
+                    drop(queue);
+                    queue = self.lock();
+                    queue.answer(id);
+                    continue;
                 }
                 if !queue.lie_down(&self.injector, id) {
                     drop(queue);
@@ -178,9 +199,44 @@ impl Pool {
         }
     }
 
+    /// Ends the critical section in which a worker has taken these. Returns the first.
+    fn begin(
+        &self,
+        mut queue: MutexGuard<'_, Queue<Task>>,
+        supply: Supply<'_, Task>,
+        own: &OwnEnd<Task>,
+    ) -> Task {
+        let called = queue.settle_with(&self.injector, supply.has_more());
+        self.wake(queue, called);
+        let (task, has_bell) = supply.unload(own);
+        if has_bell {
+            self.answer_bell(Some(own.deque()));
+        }
+        task
+    }
+
     fn run(&self, task: Task, run: &impl Fn(Task)) {
+        self.change(|(begun, _)| *begun += 1);
         run(task);
-        self.ran.fetch_add(1, Ordering::Relaxed);
+        self.change(|(_, ended)| *ended += 1);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut (usize, usize))) {
+        change(&mut self.progress.lock().unwrap());
+        self.progressed.notify_all();
+    }
+
+    fn wait_until(&self, holds: impl Fn((usize, usize)) -> bool) {
+        let mut progress = self.progress.lock().unwrap();
+        while !holds(*progress) {
+            progress = self.progressed.wait(progress).unwrap();
+        }
+    }
+
+    /// Waits until so many tasks have run. Then closes the pool: not before, since that wakes everybody.
+    fn close_after(&self, tasks: usize) {
+        self.wait_until(|(_, ended)| ended == tasks);
+        self.close();
     }
 
     /// Closes for good, for a pool that everything was submitted to. What is queued stays there.
@@ -188,16 +244,12 @@ impl Pool {
         self.lock().narrow(&self.injector, Intake::Closed, true);
         self.beds.iter().for_each(Condvar::notify_one);
     }
-
-    fn ran(&self) -> usize {
-        self.ran.load(Ordering::Relaxed)
-    }
 }
 
 #[test]
 fn a_push_comes_before_the_gate_or_is_refused() {
-    explore(|| {
-        let (pool, []) = Pool::new();
+    explore(3, || {
+        let (pool, []) = Pool::with_history(1);
         let producers = [1, 2].map(|n| {
             let pool = pool.clone();
             thread::spawn(move || usize::from(matches!(pool.injector.push(task(n)), Pushed::Quietly)))
@@ -217,8 +269,8 @@ fn a_push_comes_before_the_gate_or_is_refused() {
 
 #[test]
 fn blocks_are_linked_and_given_back_while_producers_push() {
-    explore(|| {
-        let (pool, []) = Pool::new();
+    explore(3, || {
+        let (pool, []) = Pool::with_history(1);
         let producer = {
             let pool = pool.clone();
             thread::spawn(move || (1..=3).for_each(|n| assert!(pool.submit(n))))
@@ -237,49 +289,76 @@ fn blocks_are_linked_and_given_back_while_producers_push() {
 }
 
 #[test]
-fn a_worker_that_lies_down_misses_no_push() {
-    explore(|| {
+fn a_worker_that_rests_misses_no_push() {
+    for rest in [Rest::Sleep, Rest::LookOut] {
+        explore(3, move || {
+            let (pool, [own]) = Pool::new();
+            let worker = {
+                let pool = pool.clone();
+                thread::spawn(move || pool.work(0, &own, rest, |_| ()))
+            };
+            assert!(pool.submit(1));
+            assert!(pool.submit(2));
+            pool.close_after(2);
+            worker.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_worker_that_lies_down_misses_none_of_two_producers() {
+    explore(2, || {
         let (pool, [own]) = Pool::new();
         let worker = {
             let pool = pool.clone();
-            thread::spawn(move || pool.work(0, &own, |_| ()))
+            thread::spawn(move || pool.work(0, &own, Rest::Sleep, |_| ()))
         };
         let producer = {
             let pool = pool.clone();
             thread::spawn(move || assert!(pool.submit(1)))
         };
         assert!(pool.submit(2));
+        pool.close_after(2);
         producer.join().unwrap();
-        // Not closed before they have run: that nobody wakes the worker but the pushes is the point.
-        while pool.ran() < 2 {
-            thread::yield_now();
-        }
-        pool.close();
         worker.join().unwrap();
     });
 }
 
+/// Who lies down meanwhile relies on the one that is on the lookout to arm the queue.
 #[test]
-fn what_a_task_pushes_to_its_own_worker_calls_a_sleeping_one() {
-    explore(|| {
-        let (pool, [own, other]) = Pool::new();
-        let sleeper = {
+fn a_worker_that_lies_down_beside_one_on_the_lookout_misses_no_push() {
+    explore(2, || {
+        let (pool, [first, second]) = Pool::new();
+        let workers = [(0, first, Rest::LookOut), (1, second, Rest::Sleep)].map(|(id, own, rest)| {
             let pool = pool.clone();
-            thread::spawn(move || pool.work(1, &other, |_| ()))
-        };
-        // A task that submits another and then does not end before that one has run elsewhere.
-        assert!(pool.submit_to_own(&own, 1));
-        while pool.ran() < 1 {
-            thread::yield_now();
-        }
-        pool.close();
-        sleeper.join().unwrap();
+            thread::spawn(move || pool.work(id, &own, rest, |_| ()))
+        });
+        assert!(pool.submit(1));
+        pool.close_after(1);
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
     });
 }
 
 #[test]
+fn what_a_task_pushes_to_its_own_worker_calls_another() {
+    for rest in [Rest::Sleep, Rest::LookOut] {
+        explore(4, move || {
+            let (pool, [own, other]) = Pool::new();
+            let sleeper = {
+                let pool = pool.clone();
+                thread::spawn(move || pool.work(1, &other, rest, |_| ()))
+            };
+            // A task that submits another and then does not end before that one has run elsewhere.
+            assert!(pool.submit_to_own(&own, 1));
+            pool.close_after(1);
+            sleeper.join().unwrap();
+        });
+    }
+}
+
+#[test]
 fn one_called_worker_calls_the_next() {
-    explore(|| {
+    explore(1, || {
         let (pool, ends) = Pool::new::<2>();
         let mut id = 0;
         let workers = ends.map(|own| {
@@ -287,27 +366,124 @@ fn one_called_worker_calls_the_next() {
             id += 1;
             // Neither task ends before both have begun.
             thread::spawn(move || {
-                pool.work(worker, &own, |_| {
-                    pool.ran.fetch_add(10, Ordering::Relaxed);
-                    while pool.ran() < 20 {
-                        thread::yield_now();
-                    }
-                });
+                pool.work(worker, &own, Rest::Sleep, |_| pool.wait_until(|(begun, _)| begun == 2));
             })
         });
         assert!(pool.submit(1));
         assert!(pool.submit(2));
-        while pool.ran() < 22 {
-            thread::yield_now();
-        }
-        pool.close();
+        pool.close_after(2);
         workers.into_iter().for_each(|worker| worker.join().unwrap());
+    });
+}
+
+/// The first task of a batch does not end before the second has run: on another worker, which sleeps, or looks for tasks
+/// while these are in nobody's queue.
+#[test]
+fn the_rest_of_a_batch_calls_another_worker() {
+    for rest in [Rest::Sleep, Rest::LookOut] {
+        explore(3, move || {
+            let (pool, [own, other]) = Pool::new();
+            assert!(pool.submit(1) && pool.submit(2));
+            let supply = |queue: &mut Queue<Task>| pool.injector.haul(&mut queue.front, 2).map(Supply::Many);
+            let mut queue = pool.lock();
+            let supply = supply(&mut queue).unwrap();
+            assert!(supply.has_more());
+            drop(queue);
+            let worker = {
+                let pool = pool.clone();
+                thread::spawn(move || pool.work(1, &other, rest, |_| ()))
+            };
+            let queue = pool.lock();
+            assert_eq!(*pool.begin(queue, supply, &own), 1);
+            pool.close_after(1);
+            worker.join().unwrap();
+        });
+    }
+}
+
+/// A deadline takes what is queued while a worker is on its way with some of it.
+#[test]
+fn a_deadline_finds_what_a_worker_hauls() {
+    explore(5, || {
+        let (pool, [own]) = Pool::new();
+        assert!(pool.submit(1) && pool.submit(2));
+        let worker = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.work(0, &own, Rest::Sleep, |_| ()))
+        };
+        let mut queue = pool.lock();
+        queue.narrow(&pool.injector, Intake::Closed, true);
+        let taken = queue.take_all(&pool.injector).len();
+        assert!(queue.is_empty(&pool.injector));
+        drop(queue);
+        pool.beds[0].notify_one();
+        worker.join().unwrap();
+        assert_eq!(pool.progress.lock().unwrap().1 + taken, 2, "each was run or is cancelled");
+    });
+}
+
+#[test]
+fn what_a_worker_leaves_behind_is_run_by_another() {
+    explore(2, || {
+        let (pool, [own, other]) = Pool::new();
+        let worker = {
+            let pool = pool.clone();
+            thread::spawn(move || pool.work(1, &other, Rest::Sleep, |_| ()))
+        };
+        assert!(pool.submit_to_own(&own, 1));
+        let producer = {
+            let pool = pool.clone();
+            thread::spawn(move || assert!(pool.submit(2)))
+        };
+        let mut queue = pool.lock();
+        queue.remove_worker(own.deque());
+        queue.set_bells(&pool.injector);
+        pool.call(queue);
+        pool.close_after(2);
+        producer.join().unwrap();
+        worker.join().unwrap();
+    });
+}
+
+/// A task counts as finished while it is blocked. When it is back it submits, without the lock, to a pool that somebody
+/// closes who has seen it blocked: that is refused, or keeps the pool open.
+#[test]
+fn a_task_that_is_back_from_a_wait_does_not_submit_to_a_pool_that_was_quiet() {
+    explore(5, || {
+        let (pool, [own]) = Pool::new();
+        pool.lock().narrow(&pool.injector, Intake::Own, false);
+        let accepted = pool.lock().accepted(&pool.injector);
+        let is_back = Arc::new(AtomicBool::new(false));
+        let closer = {
+            let (pool, is_back) = (pool.clone(), is_back.clone());
+            thread::spawn(move || {
+                let mut queue = pool.lock();
+                // As `Core::close_if_quiet`: the task that is blocked, then all that were accepted.
+                let is_quiet = |queue: &Queue<Task>| {
+                    !is_back.load(Ordering::Acquire) && queue.accepted(&pool.injector) == accepted
+                };
+                queue.gate_own(true);
+                let is_closed = is_quiet(&queue);
+                if is_closed {
+                    queue.narrow(&pool.injector, Intake::Closed, true);
+                } else {
+                    queue.gate_own(false);
+                }
+                is_closed
+            })
+        };
+        is_back.store(true, Ordering::Release);
+        let is_accepted = pool.submit_to_own(&own, 1);
+        let is_closed = closer.join().unwrap();
+        assert!(is_accepted != is_closed);
+        assert_eq!(pool.lock().accepted(&pool.injector), accepted + u64::from(is_accepted));
+        drop(pool.lock().take_all(&pool.injector));
     });
 }
 
 #[test]
 fn an_item_is_taken_once_from_either_end_of_a_deque() {
-    explore(|| {
+    explore(3, || {
         let (pool, [own]) = Pool::new();
         let thief = {
             let (pool, deque) = (pool.clone(), own.deque().clone());
@@ -340,8 +516,8 @@ fn an_item_is_taken_once_from_either_end_of_a_deque() {
 
 #[test]
 fn a_push_to_a_deque_comes_before_its_gate_or_comes_back() {
-    explore(|| {
-        let (pool, [own]) = Pool::new();
+    explore(5, || {
+        let (pool, [own]) = Pool::with_history(1);
         let closer = {
             let pool = pool.clone();
             thread::spawn(move || {
@@ -369,8 +545,8 @@ fn a_push_to_a_deque_comes_before_its_gate_or_comes_back() {
 /// The last worker's keep-alive runs out, here whenever it likes, while somebody submits.
 #[test]
 fn the_last_worker_leaves_only_an_empty_queue_behind_a_gate() {
-    explore(|| {
-        let (pool, [own]) = Pool::new();
+    explore(5, || {
+        let (pool, [own]) = Pool::with_history(1);
         let worker = {
             let pool = pool.clone();
             thread::spawn(move || {

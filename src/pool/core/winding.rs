@@ -150,11 +150,7 @@ impl Member for Core {
 
     fn seal(&self) -> bool {
         let mut state = self.state.lock();
-        let is_quiet = state.queue.intake() == Intake::Closed || state.is_quiet(&self.injector);
-        if is_quiet {
-            self.close_for_good(&mut state);
-        }
-        is_quiet
+        state.queue.intake() == Intake::Closed || self.close_if_quiet(&mut state)
     }
 
     fn cut_off(&self) -> Box<dyn Doomed> {
