@@ -1,0 +1,96 @@
+//! What becomes of the queue while threads of the pool are blocked in waits.
+
+use super::crew::{Blocked, Worker};
+use super::submit::Way;
+use super::{Core, State};
+use crate::context::{self, Wait};
+use crate::pool::worker::WorkerCx;
+use crate::sync::Condvar;
+use crate::task::slot::Slot;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+impl Core {
+    /// The current thread, which is the worker `id`, begins a wait. If that leaves nobody to look at the queue, one
+    /// thread is started in its place, beyond the maximum; where none can be had, whoever is blocked runs the queue
+    /// (see [`Core::help`]).
+    pub(in crate::pool) fn block(self: &Arc<Core>, id: usize, wait: Wait) {
+        let is_end = matches!(wait, Wait::End { .. });
+        let mut state = self.state.lock();
+        let mut is_starting = false;
+        state.change(id, |worker| {
+            let depth = worker.slot.depth();
+            worker.blocked.push(Blocked { wait, depth });
+            is_starting = worker.is_starting;
+        });
+        if let Some(deque) = state.crew.get(&id).and_then(|worker| worker.deque.clone()) {
+            state.queue.clear_out(&deque);
+        }
+        self.close_if_drained(&mut state);
+        if state.active() > 0 || self.is_left_empty(&mut state) {
+            drop(state);
+        } else if is_starting && is_end {
+            // The first callback ends the process, or waits for its end, and would do so on every other thread too.
+            drop(state);
+            self.break_down();
+        } else {
+            self.call_worker(state, Way::Gate).unwrap_or_else(|error| self.log_no_thread(&error));
+        }
+        self.signal();
+    }
+
+    /// Whether nothing is queued, for a pool of which nobody looks at the queue: if so, whoever submits next calls
+    /// somebody.
+    fn is_left_empty(&self, state: &mut State) -> bool {
+        state.queue.set_bells(&self.injector);
+        state.queue.is_empty(&self.injector)
+    }
+
+    pub(in crate::pool) fn unblock(&self, id: usize) {
+        if self.is_stale() {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.change(id, |worker| worker.blocked.pop());
+        drop(state);
+        self.signal();
+    }
+
+    /// Runs one task on the current thread, which is blocked in a wait, if no thread of the pool can. Says whether it
+    /// did.
+    pub(in crate::pool) fn help(self: &Arc<Core>) -> bool {
+        if !self.stranded.load(Ordering::Relaxed) || self.is_stale() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let job = if state.active() == 0 { state.queue.take_one(&self.injector) } else { None };
+        let Some(job) = job else {
+            self.stranded.store(false, Ordering::Relaxed);
+            return false;
+        };
+        let id = state.next_worker;
+        state.next_worker += 1;
+        let slot = Arc::new(Slot::new(std::thread::current().name().unwrap_or("a blocked worker").into()));
+        let guest = Worker {
+            slot: slot.clone(),
+            thread: None,
+            is_starting: false,
+            is_leaving: false,
+            blocked: Vec::new(),
+            deque: None,
+            bed: Arc::new(Condvar::new()),
+            given_up: None,
+        };
+        guest.slot.reach();
+        state.crew.insert(id, guest);
+        drop(state);
+        let cx = WorkerCx { core: self.clone(), slot, id, own: None };
+        context::enter_worker(&cx, || self.run(job, &cx.slot));
+        if self.is_stale() {
+            return true;
+        }
+        self.close_if_drained(&mut self.state.lock());
+        self.sign_off(id, true);
+        true
+    }
+}
