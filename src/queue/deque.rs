@@ -347,6 +347,7 @@ impl<T> Batch<'_, T> {
 
     pub(crate) fn add(&mut self, item: T) {
         assert!(self.count < self.room, "a batch is no larger than its deque");
+        self.assert_alone(self.owner.deque.load(Ordering::Relaxed));
         let slot = self.owner.deque.slot(self.back.wrapping_add(self.count));
         // SAFETY: nobody reads this slot: it is behind the back and in front of what may still be read.
         slot.with_mut(|place| unsafe { (*place).write(item) });
@@ -355,12 +356,18 @@ impl<T> Batch<'_, T> {
 }
 
 impl<T> Batch<'_, T> {
+    /// Between its begin and its end nothing else is added: it would lie in the same slots.
+    fn assert_alone(&self, word: Word) {
+        assert_eq!(word.back(), self.back, "a deque takes one batch at a time, and no push meanwhile");
+    }
+
     /// Shows the batch to others, the gate notwithstanding: it was accepted elsewhere. Says whether the bell is set, and
     /// there is something to tell.
     pub(crate) fn publish(self) -> bool {
         let deque = &*self.owner.deque;
         let back = self.back.wrapping_add(self.count);
         let mut word = deque.load(Ordering::Relaxed);
+        self.assert_alone(word);
         while let Err(now) = deque.swap(word, word.with_back(back)) {
             word = now;
         }

@@ -203,7 +203,8 @@ impl<T> Injector<T> {
     }
 
     /// Adds an item although the gate is shut.
-    pub(crate) fn push_through<D: Draft<T>>(&self, _: &mut Front, draft: D) {
+    pub(crate) fn push_through<D: Draft<T>>(&self, front: &mut Front, draft: D) {
+        assert_eq!(front.id, self.id, "a front goes with one injector");
         if self.tail.0.block.load(Ordering::Relaxed).is_null() {
             // The gate has not been open yet, so no other producer is here.
             let first = Box::into_raw(Block::new());
@@ -267,9 +268,11 @@ impl<T> Injector<T> {
     #[cold]
     fn link(&self, block: &Block<T>, next: Option<Box<Block<T>>>) {
         let next = Box::into_raw(next.unwrap_or_else(Block::new));
-        // The taker of the last slot sees this, since it sees that slot ready.
+        // No taker claims the last slot before it sees the position moved on, below.
         block.next.store(next, Ordering::Relaxed);
-        self.tail.0.block.store(next, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `claim`. Who has seen this block comes after the claim of the block's last slot,
+        // so no claim that came before goes with the block after its own.
+        self.tail.0.block.store(next, Ordering::Release);
         self.tail.0.word.fetch_add(ONE, Ordering::Release);
     }
 
@@ -370,6 +373,9 @@ impl<T> Injector<T> {
     }
 
     pub(crate) fn clear(&self, flags: u64) {
+        // What `claim` relies on.
+        let is_begun = !self.tail.0.block.load(Ordering::Acquire).is_null();
+        assert!(is_begun || flags & GATE == 0, "the gate opens after the first item");
         self.tail.0.word.fetch_and(!flags, Ordering::AcqRel);
     }
 

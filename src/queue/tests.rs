@@ -297,3 +297,26 @@ fn a_chain_of_follow_ups_does_not_starve_what_lies_behind_a_long_task() {
     assert!(others.contains(&1), "{others:?}");
     assert!(others.contains(&100), "{others:?}");
 }
+
+#[test]
+#[should_panic = "one batch at a time"]
+fn a_push_while_a_batch_is_being_added_is_found_out() {
+    let (_injector, _front, own) = deque();
+    let mut batch = own.batch();
+    batch.add(1);
+    push(&own, 2);
+    batch.publish();
+}
+
+#[test]
+#[should_panic = "goes with one injector"]
+fn a_front_of_another_injector_is_no_right_to_add() {
+    let ((injector, _), (_, mut front)) = (Injector::new(), Injector::<u8>::new());
+    injector.push_through(&mut front, Plain(1_u8));
+}
+
+#[test]
+#[should_panic = "after the first item"]
+fn a_gate_does_not_open_before_there_is_a_place_for_items() {
+    Injector::<u8>::new().0.clear(GATE);
+}
