@@ -11,8 +11,8 @@
 //! Everybody adds to the [`Injector`]; a task adds to the [`Deque`] of the worker that runs it. A worker runs what is in
 //! its deque, and when that is empty it takes a batch from the injector, or half of another worker's deque. Three things
 //! are done without the owner's lock, each with one compare-and-swap: a push to the injector, a worker's push to its own
-//! deque, and a worker's pop from that. Everything else is done under it, as methods of [`Queue`]: it has the [`Front`],
-//! without which nothing can be taken from elsewhere.
+//! deque, and a worker's pop from that. Everything else is decided under it, by methods of [`Queue`]: it has the
+//! [`Front`], without which nothing can be claimed elsewhere.
 //!
 //! # The words
 //!
@@ -21,7 +21,7 @@
 //! | flag | a push that sees it | set | cleared |
 //! |---|---|---|---|
 //! | [`BELL`] | adds its task, then takes the lock and calls a worker | while workers sleep and none was called; while threads may be started; while no worker looks at the queue | under the lock, by a push that came upon it and found it needless |
-//! | [`GATE`] | adds nothing, and asks under the lock | on the injector: while the pool is not open to all, and while it has no thread. On deques: once the tasks of the pool itself are refused | on the injector: when an open pool starts its first thread |
+//! | [`GATE`] | adds nothing, and asks under the lock | on the injector: while the pool is not open to all, and while it has no thread. On deques: once the tasks of the pool itself are refused, and while it is decided whether they are to be | on the injector: when an open pool starts its first thread; on deques: if they are not |
 //!
 //! # No task is lost
 //!
@@ -43,6 +43,11 @@
 //! **Each called worker calls the next.** One call at a time is out. The worker that answers it takes what it finds and,
 //! if it leaves something behind while others sleep, calls again. So as many wake up as there is work for, but a stream
 //! of small tasks that one worker keeps up with wakes one.
+//!
+//! **The lookout.** One worker that has run out of tasks does not lie down at once. For some microseconds it looks at the
+//! injector again and again, and where the others have just shown that they keep up with a stream of small tasks, it
+//! looks away for a hundred of them first. For everybody else it is a called worker that takes its time to answer: until
+//! then pushes need no bell, and nobody else is called, since whoever is called would find no more than it will.
 //!
 //! **Idle expiry against submit.** A sleeper whose time is up decides under the lock to leave, and stays if it has been
 //! called. The last thread of an open pool shuts the gate, [in one step](Queue::gate_if_empty) with seeing the queue

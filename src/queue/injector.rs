@@ -10,9 +10,9 @@
 //! The tail's position shares its word with two flags, so that adding an item is one compare-and-swap that also says
 //! whether the item was taken on, and whether somebody has to be told:
 //!
-//! * **Accept against close.** A producer's swap fails once [`GATE`](super::GATE) is set. So every item is either
+//! * **Accept against close.** A producer's swap fails once [`GATE`] is set. So every item is either
 //!   before the gate in the order of changes of this one word, and whoever shut the gate counts it, or it is refused.
-//! * **Add against sleep.** Whoever is going to sleep swaps [`BELL`](super::BELL) into the word it saw *empty*; the swap
+//! * **Add against sleep.** Whoever is going to sleep swaps [`BELL`] into the word it saw *empty*; the swap
 //!   fails if an item was added since. So every item is either seen by the sleeper, or its producer sees the bell.
 //!
 //! Neither rests on the order of two different words, so neither needs a fence.
