@@ -48,6 +48,10 @@
 //! called. The last thread of an open pool shuts the gate, [in one step](Queue::gate_if_empty) with seeing the queue
 //! empty; a push then asks under the lock, and starts a thread there.
 //!
+//! **Nobody waits for ever.** A worker that runs what its own tasks submit looks elsewhere every so often: at what lies
+//! below that in its deque, then at the injector and at the other deques in turn. And one that looks for more helps itself
+//! first where another worker's deque [stands still](Queue::stuck), however much there is in the injector.
+//!
 //! **Counting.** The injector's position counts what was accepted there, each deque counts its owner's pushes, before
 //! they can be seen. Workers count what they have settled. Nobody else writes either count. Whoever reads what is settled
 //! first and what is accepted afterwards never finds more settled than accepted, and if they are equal, all was quiet at
