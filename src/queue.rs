@@ -53,6 +53,10 @@
 //! called. The last thread of an open pool shuts the gate, [in one step](Queue::gate_if_empty) with seeing the queue
 //! empty; a push then asks under the lock, and starts a thread there.
 //!
+//! **Nobody waits for ever.** A worker that runs what its own tasks submit looks elsewhere every so often: at what lies
+//! below that in its deque, then at the injector and at the other deques in turn. And one that looks for more helps itself
+//! first where another worker's deque [stands still](Queue::stuck), however much there is in the injector.
+//!
 //! **Counting.** The injector's position counts what was accepted there, each deque counts its owner's pushes, before
 //! they can be seen. Workers count what they have settled. Nobody else writes either count. Whoever reads what is settled
 //! first and what is accepted afterwards never finds more settled than accepted, and if they are equal, all was quiet at
@@ -313,7 +317,7 @@ impl<T> Queue<T> {
         if let Some(item) = self.left.pop_front() {
             return Some(Supply::One(item));
         }
-        let stuck = self.stuck().and_then(|victim| self.steal_half(victim, own));
+        let stuck = self.stuck(own).and_then(|victim| self.steal_half(victim, own));
         if let Some(item) = stuck {
             return Some(Supply::One(item));
         }
@@ -331,14 +335,15 @@ impl<T> Queue<T> {
         injector.haul(&mut self.front, share.clamp(1, BATCH))
     }
 
-    /// Looks at the next deque in turn. Says which it is, if there is something in it and its front has not moved since
-    /// the last look: its owner may be in a long task, or wait for what lies there, and others may find enough
-    /// elsewhere for ever.
-    fn stuck(&mut self) -> Option<usize> {
+    /// Looks at the next deque in turn. Says which it is, if it is another worker's, there is something in it, and its
+    /// front has not moved since the last look: its owner may be in a long task, or wait for what lies there, and others
+    /// may find enough elsewhere for ever.
+    fn stuck(&mut self, own: &OwnEnd<T>) -> Option<usize> {
         self.victim = (self.victim + 1) % self.deques.len().max(1);
         let peer = self.deques.get_mut(self.victim)?;
         let before = std::mem::replace(&mut peer.seen, peer.deque.first());
-        (peer.seen.is_some() && peer.seen == before).then_some(self.victim)
+        let is_own = Arc::ptr_eq(&peer.deque, own.deque());
+        (!is_own && peer.seen.is_some() && peer.seen == before).then_some(self.victim)
     }
 
     /// One task, and more in the worker's own deque.
@@ -377,8 +382,8 @@ impl<T> Queue<T> {
 
     /// A task that may wait behind others for ever: the first in a deque whose owner is stuck, or else the oldest outside of
     /// deques. So those who push to their own deques for ever starve nobody.
-    pub(crate) fn take_elsewhere(&mut self, injector: &Injector<T>) -> Option<T> {
-        let stuck = self.stuck().and_then(|victim| self.steal_one_from(victim));
+    pub(crate) fn take_elsewhere(&mut self, injector: &Injector<T>, own: &OwnEnd<T>) -> Option<T> {
+        let stuck = self.stuck(own).and_then(|victim| self.steal_one_from(victim));
         stuck.or_else(|| self.take_from_outside(injector))
     }
 

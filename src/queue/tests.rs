@@ -286,13 +286,13 @@ fn a_stream_from_outside_does_not_starve_what_lies_behind_a_long_task() {
 
 #[test]
 fn a_chain_of_follow_ups_does_not_starve_what_lies_behind_a_long_task() {
-    let (mut queue, injector, [first, _second]) = queue(false);
+    let (mut queue, injector, [first, second]) = queue(false);
     (1..4).for_each(|n| drop(first.push(Plain(n))));
     // What the other worker takes each time that its turns are over.
     let mut others = Vec::new();
     for n in 100..110 {
         submit(&injector, [n]);
-        others.extend(queue.take_elsewhere(&injector));
+        others.extend(queue.take_elsewhere(&injector, &second));
     }
     assert!(others.contains(&1), "{others:?}");
     assert!(others.contains(&100), "{others:?}");
@@ -319,4 +319,14 @@ fn a_front_of_another_injector_is_no_right_to_add() {
 #[should_panic = "after the first item"]
 fn a_gate_does_not_open_before_there_is_a_place_for_items() {
     Injector::<u8>::new().0.clear(GATE);
+}
+
+#[test]
+fn a_worker_in_a_chain_of_follow_ups_does_not_take_itself_for_one_that_is_stuck() {
+    let (mut queue, injector, [own]) = queue(false);
+    drop(own.push(Plain(0)));
+    for n in 100..110 {
+        submit(&injector, [n]);
+        assert_eq!(queue.take_elsewhere(&injector, &own), Some(n));
+    }
 }

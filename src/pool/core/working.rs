@@ -219,7 +219,7 @@ impl Core {
         // What tasks here submit one after the other must not keep others waiting for ever.
         let oldest = match own.has_batch() {
             true => own.pop_front(),
-            false => state.queue.take_elsewhere(&self.injector),
+            false => state.queue.take_elsewhere(&self.injector, own),
         };
         oldest.or_else(|| own.pop()).map(Supply::One)
     }
