@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// After how many tasks of its own queue a worker looks beyond that.
-const TURNS: u32 = 61;
+const TURNS: u32 = 127;
 
 /// The moment at which a worker came to help.
 struct Woken {
