@@ -62,7 +62,7 @@
 //! first and what is accepted afterwards never finds more settled than accepted, and if they are equal, all was quiet at
 //! the first reading: see `registry::drain`.
 //!
-//! `queue::model` has loom try every order of these steps.
+//! `queue::model` has loom try every order of these steps, up to a bound.
 //!
 //! The injector is built like the list channel of [crossbeam](https://github.com/crossbeam-rs/crossbeam); injector,
 //! worker's deque and stealing by halves are those of rayon, tokio and Go. That accepting, closing and sleeping are
