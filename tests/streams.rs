@@ -133,6 +133,18 @@ fn every_task_of_a_burst_runs_though_workers_have_dozed_or_slept_since_the_last(
     });
 }
 
+/// Queues a task that does not end before the five behind it have run, and then reports.
+fn queue_behind_a_long_task(pool: &Pool, done: &Sender<()>) {
+    let (inner, behind) = mpsc::channel();
+    let end = reporter(done);
+    let long = move || {
+        (0..5).for_each(|_| await_one(&behind));
+        end();
+    };
+    pool.execute(long).unwrap();
+    (0..5).for_each(|_| pool.execute(reporter(&inner)).unwrap());
+}
+
 /// What the other worker of two does when a batch comes whose first task waits for all behind it.
 fn run_behind_a_long_task(prepare: impl Fn(&Pool, &Sender<()>, &Receiver<()>) + Send + 'static) {
     within(move || {
@@ -141,14 +153,7 @@ fn run_behind_a_long_task(prepare: impl Fn(&Pool, &Sender<()>, &Receiver<()>) + 
         let (done, is_done) = mpsc::channel();
         for _ in 0..200 {
             prepare(&pool, &done, &is_done);
-            let (inner, behind) = mpsc::channel();
-            let end = reporter(&done);
-            let long = move || {
-                (0..5).for_each(|_| await_one(&behind));
-                end();
-            };
-            pool.execute(long).unwrap();
-            (0..5).for_each(|_| pool.execute(reporter(&inner)).unwrap());
+            queue_behind_a_long_task(&pool, &done);
             await_one(&is_done);
         }
         pool.shutdown();
@@ -186,15 +191,8 @@ fn a_busy_worker_comes_for_what_lies_behind_a_long_task() {
     within(|| {
         let pool = pool(2);
         let mut gates = occupy_all(&pool, 2);
-        let (inner, behind) = mpsc::channel();
         let (done, is_done) = mpsc::channel();
-        let end = reporter(&done);
-        let long = move || {
-            (0..5).for_each(|_| await_one(&behind));
-            end();
-        };
-        pool.execute(long).unwrap();
-        (0..5).for_each(|_| pool.execute(reporter(&inner)).unwrap());
+        queue_behind_a_long_task(&pool, &done);
         // One takes a batch, and is in its first task while the other is still busy.
         gates.pop();
         while pool.stats().running < 2 || pool.stats().completed < 1 {

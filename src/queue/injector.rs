@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! Items lie inline in blocks of 31, which form a list. Positions count on through all blocks; each block has one
+//! Items lie inline in blocks of 127, which form a list. Positions count on through all blocks; each block has one
 //! position more than it has slots, and the tail stands on that one while the next block is being linked.
 //!
 //! # The word

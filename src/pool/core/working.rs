@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// After how many tasks of its own queue a worker looks beyond that.
 const TURNS: u32 = 127;
+/// For how many spins, half a microsecond or so, it lets tasks gather outside.
+const BREATH: u32 = 16;
 
 /// The moment at which a worker came to help.
 struct Woken {
@@ -75,10 +77,11 @@ impl Core {
                 }
             }
             cx.slot.look_on();
-            if self.injector.len() < BATCH {
+            // With turns left it is the own queue that has run out.
+            if turns > 0 && self.injector.len() < BATCH {
                 // Right behind a producer, one would take each task from the cache in which it is being written. In so
                 // short a time it writes some more.
-                (0..16).for_each(|_| std::hint::spin_loop());
+                (0..BREATH).for_each(|_| std::hint::spin_loop());
             }
             match self.next(cx.id, &cx.slot, own, &mut woken) {
                 Next::Run(job) => self.run(job, &cx.slot),
