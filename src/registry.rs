@@ -386,7 +386,9 @@ impl Registry {
         drop(state);
         for member in members {
             let stats = member.stats();
-            progress.tasks_left += stats.queued + stats.running;
+            // Not what is queued and what runs: a task on its way from the one to the other is in neither for a moment.
+            let settled = stats.completed + stats.panicked + stats.cancelled + stats.abandoned;
+            progress.tasks_left += stats.accepted.saturating_sub(settled);
             progress.workers_left += stats.threads;
         }
         progress
