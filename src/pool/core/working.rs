@@ -64,11 +64,12 @@ impl Core {
         let mut woken = None;
         while !self.is_stale() {
             let mut turns = TURNS;
+            let mut has_run = false;
             while turns > 0 {
                 turns -= u32::from(own.has_pushed());
                 cx.slot.reach();
                 match Job::run_next(own, &cx.slot) {
-                    Some(true) => {}
+                    Some(true) => has_run = true,
                     Some(false) => self.state.lock().queue.hollowed(-1),
                     None => break,
                 }
@@ -78,7 +79,7 @@ impl Core {
             }
             cx.slot.look_on();
             // With turns left it is the own queue that has run out.
-            if turns > 0 && self.injector.len() < BATCH {
+            if turns > 0 && has_run && self.injector.len() < BATCH {
                 // Right behind a producer, one would take each task from the cache in which it is being written. In so
                 // short a time it writes some more.
                 (0..BREATH).for_each(|_| std::hint::spin_loop());
