@@ -31,7 +31,7 @@
 //!   heap or idle threads to bear. All these processes are there for the whole scene, and play their rounds in turn,
 //!   each turn beginning with another peer. The first round is thrown away, for Java the first four. An untimed small
 //!   one comes before each that is timed, so that a pool that lets idle threads go has them again; round trips begin a
-//!   block of samples with a few untimed ones instead. What counts is the median of the rounds (nine; seven in `drain`,
+//!   block of samples with a few untimed ones instead. What counts is the median of the rounds (17; seven in `drain`,
 //!   27 in `spawn-join`, 135 of eight pools each in `create`), and the ratio of a peer's to winddown's.
 //! * That a task has run is noticed in the same way for all: every thread counts on a cache line of its own, with a
 //!   plain load and store, and the main thread adds these up, sleeping 50 µs in between. Java and Python do the same

@@ -132,7 +132,7 @@ impl Scene {
             Kind::Python => python,
         };
         let part = |size: u64| if quick { size / 4 } else { size };
-        let rounds = if quick { 3 } else { 9 };
+        let rounds = if quick { 3 } else { 17 };
         // Java compiles while it runs.
         let discarded = if kind == Kind::Java { 4 } else { 1 };
         let plan = |size, rounds| Plan { warm_up: None, size, discarded, rounds };
