@@ -43,6 +43,8 @@ pub(crate) enum Wait {
     },
     /// An idle pool. Its tasks count as finished for the same wait of other tasks.
     Idle,
+    /// A task of the thread's own pool that cannot be run in place yet. Somebody else has to, once it can be.
+    Join,
 }
 
 /// A hook that is running on the current thread.
@@ -68,6 +70,8 @@ struct Entered {
     generation: Generation,
     /// The host itself and its type, for `with_host`.
     host: Option<(NonNull<()>, TypeId)>,
+    /// What this lies on: a thread that runs a task of a pool may, in its place, run one of another.
+    below: NonNull<Option<Entered>>,
 }
 
 thread_local! {
@@ -91,8 +95,10 @@ fn enter<R>(frame: &Frame<'_>, host: Option<(NonNull<()>, TypeId)>, f: impl FnOn
             CURRENT.with(|current| current.set(self.0));
         }
     }
-    let entered = Entered { frame: NonNull::from(frame).cast(), generation: Generation::now(), host };
-    let _restore = Restore(CURRENT.with(|current| current.replace(Some(entered))));
+    let restore = Restore(CURRENT.with(Cell::get));
+    let below = NonNull::from(&restore.0);
+    let entered = Entered { frame: NonNull::from(frame).cast(), generation: Generation::now(), host, below };
+    CURRENT.with(|current| current.set(Some(entered)));
     f()
 }
 
@@ -103,6 +109,20 @@ pub(crate) fn with<R>(f: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
     // included; both happen on this thread, so the frame is alive while `f` runs inside that call. `f` takes any
     // lifetime and so cannot keep the reference.
     f(current.map(|entered| unsafe { entered.frame.as_ref() }))
+}
+
+/// Shows `f` all that the current thread is doing, innermost first, until it says that it has seen enough.
+fn each(mut f: impl FnMut(&Frame<'_>) -> bool) {
+    let mut next = CURRENT.with(Cell::get);
+    while let Some(entered) = next.filter(|entered| !entered.generation.is_past()) {
+        // SAFETY: as in `with`.
+        if !f(unsafe { entered.frame.as_ref() }) {
+            return;
+        }
+        // SAFETY: it lies on the stack of the call of `enter` that made `entered`, which has not returned: what it made
+        // is still there.
+        next = unsafe { *entered.below.as_ref() };
+    }
 }
 
 /// Shows `f` the host of the tasks that the current thread runs, if it is an `H`. For each submission: without a call
@@ -121,12 +141,27 @@ pub(crate) fn with_host<H: TaskHost + 'static, R>(f: impl FnOnce(Option<&H>) -> 
     f(host)
 }
 
-/// Marks the current thread as blocked, if it runs a pool's tasks; undone when the guard is dropped.
-pub(crate) fn block(wait: Wait) -> Option<Box<dyn Any>> {
-    with(|frame| match frame {
-        Some(Frame::Worker(host)) => Some(host.block(wait)),
-        _ => None,
-    })
+/// A thread that is blocked; undone when this is dropped.
+#[must_use]
+pub(crate) struct Blocked(Vec<Box<dyn Any>>);
+
+impl Blocked {
+    /// Whether the thread runs tasks, of whatever pool.
+    pub(crate) fn is_worker(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+/// Marks the current thread as blocked for every pool whose tasks it runs.
+pub(crate) fn block(wait: Wait) -> Blocked {
+    let mut blocked = Vec::new();
+    each(|frame| {
+        if let Frame::Worker(host) = frame {
+            blocked.push(host.block(wait.clone()));
+        }
+        true
+    });
+    Blocked(blocked)
 }
 
 /// Runs one task of the current thread's pool that no other thread is left to run. Says whether there was one.
@@ -137,8 +172,22 @@ pub(crate) fn help() -> bool {
     })
 }
 
+/// Whether the current thread runs a hook, or a task in a hook's place.
 pub(crate) fn in_hook() -> bool {
-    with(|frame| matches!(frame, Some(Frame::Hook(_))))
+    with_hook(|_| ())
+}
+
+/// Shows `f` the hook that the current thread runs. Says whether there is one.
+pub(crate) fn with_hook(mut f: impl FnMut(&dyn HookHost)) -> bool {
+    let mut has_hook = false;
+    each(|frame| {
+        if let Frame::Hook(hook) = frame {
+            has_hook = true;
+            f(*hook);
+        }
+        !has_hook
+    });
+    has_hook
 }
 
 pub(crate) fn in_worker() -> bool {

@@ -28,14 +28,7 @@ use std::time::Duration;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn exit(code: i32) -> ! {
-    let in_hook = context::with(|frame| match frame {
-        Some(Frame::Hook(hook)) => {
-            hook.exit_with(code);
-            true
-        }
-        _ => false,
-    });
-    if in_hook {
+    if context::with_hook(|hook| hook.exit_with(code)) {
         // Unwinds without a message; whoever runs the hook knows it.
         std::panic::resume_unwind(Box::new(EndOfHook));
     }

@@ -2,21 +2,27 @@
 
 mod builder;
 mod core;
+mod full;
+mod limit;
 #[cfg(test)]
 mod tests;
+mod unstarted;
 mod worker;
 
-pub use builder::{BuildError, FollowUps, PoolBuilder};
+pub use builder::{BuildError, FollowUps, PoolBuilder, WhenFull};
+pub use full::SpawnAsync;
+pub use limit::Limited;
+pub use unstarted::UnstartedTask;
 
-use self::core::Core;
+use self::core::{Core, IfFull};
 use crate::context::{self, TaskHost, Wait};
 use crate::queue::Intake;
 use crate::registry::budget::Budget;
 use crate::registry::drain::Drain;
-use crate::registry::member::Member;
+use crate::registry::member::{Doomed, Member};
 use crate::registry::report::{PoolReport, PoolStats, RunningTask};
 use crate::registry::Registry;
-use crate::rejected::{RejectReason, Rejected};
+use crate::rejected::Rejected;
 use crate::sync::deadline;
 use crate::task::cell::{Cell, Fired, Spawned};
 use crate::task::JoinHandle;
@@ -133,9 +139,7 @@ impl Pool {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.core
-            .submit(Fired(f), Location::caller())
-            .map_err(|(refused, reason)| Rejected::new(reason, refused.0))
+        self.submit_fired(f, Location::caller(), IfFull::AsBuilt)
     }
 
     /// Queues a task and returns a handle to wait for its result.
@@ -156,15 +160,56 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let location = Location::caller();
+        self.submit_spawned(f, Location::caller(), IfFull::AsBuilt)
+    }
+
+    #[inline]
+    fn submit_fired<F: FnOnce() + Send + 'static>(
+        &self,
+        f: F,
+        location: &'static Location<'static>,
+        if_full: IfFull,
+    ) -> Result<(), Rejected<F>> {
+        let result = self.core.submit(Fired(f), location, if_full);
+        result.map_err(|(Fired(f), reason)| Rejected::new(reason, f))
+    }
+
+    fn submit_spawned<F, T>(
+        &self,
+        f: F,
+        location: &'static Location<'static>,
+        if_full: IfFull,
+    ) -> Result<JoinHandle<T>, Rejected<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
         let cell = Cell::new(f, location);
-        match self.core.submit(Spawned(cell.clone()), location) {
-            Ok(()) => Ok(JoinHandle::new(cell, self.core.clone())),
-            Err((_, reason)) => {
-                let f = cell.into_closure().expect("a task that was refused has not run");
-                Err(Rejected::new(reason, f))
-            }
-        }
+        let result = self.core.submit(Spawned(cell.clone()), location, if_full);
+        full::finish(cell, &self.core, result.map_err(|(_, reason)| reason))
+    }
+
+    /// A share of this pool's threads, for tasks of which at most `limit` are to run at once: connections to one server,
+    /// say. `limit(1)` runs its tasks one after the other.
+    ///
+    /// Its tasks start in the order of their submission. One that has to wait for another of the same limit keeps no worker
+    /// waiting, and those of several limits take turns. They are tasks of this pool in all else: they drain, they count as
+    /// queued while they wait, and a shutdown names them.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
+    ///
+    /// ```
+    /// let pool = winddown::Pool::new(8);
+    /// let database = pool.limit(2); // two connections
+    /// for n in 0..100 {
+    ///     database.execute(move || println!("row {n}"))?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn limit(&self, limit: usize) -> Limited {
+        Limited::new(self.clone(), limit)
     }
 
     /// Waits until nothing is queued and nothing runs. The pool stays open.
@@ -194,7 +239,7 @@ impl Pool {
             return true;
         }
         let blocked = context::block(Wait::Idle);
-        self.core.wait_idle(until, blocked.is_some() || context::in_hook())
+        self.core.wait_idle(until, blocked.is_worker() || context::in_hook())
     }
 
     /// Refuses new tasks from now on and lets what was accepted drain in the background. Does not block.
@@ -251,6 +296,43 @@ impl Pool {
     /// ```
     pub fn shutdown_timeout(&self, timeout: Duration) -> PoolReport {
         self.wind_down(Some(timeout))
+    }
+
+    /// Closes the pool, takes back what it has not started, tells running tasks to stop, and waits until they have ended
+    /// and its threads are joined.
+    ///
+    /// Blocks as long as that takes: [`task::is_cancelled`](crate::task::is_cancelled) turns true in running tasks, but nothing
+    /// stops one that does not ask. What comes back can be run, or dropped, or told of by its
+    /// [location](UnstartedTask::location); a handle stays pending until its task is run or dropped. Borrowed tasks of a
+    /// [scope](Pool::scope) do not come back but are cancelled, as are [delays](Pool::spawn_after). Named after Java's
+    /// `ExecutorService.shutdownNow`.
+    ///
+    /// Inside a task of the pool it works like [`shutdown`](Pool::shutdown).
+    ///
+    /// ```
+    /// let pool = winddown::Pool::new(1);
+    /// let (running, is_running) = std::sync::mpsc::channel();
+    /// pool.execute(move || {
+    ///     let _ = running.send(());
+    ///     while !winddown::task::is_cancelled() { std::thread::yield_now() }
+    /// })?;
+    /// is_running.recv()?;
+    /// let queued = pool.spawn(|| 5)?;
+    /// let (report, unstarted) = pool.shutdown_now();
+    /// assert_eq!((report.stats().completed, report.stats().returned), (1, 1));
+    /// unstarted.into_iter().for_each(|task| task.run());
+    /// assert_eq!(queued.join()?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn shutdown_now(&self) -> (PoolReport, Vec<UnstartedTask>) {
+        if self.core.is_stale() {
+            return (self.wind_down(None), Vec::new());
+        }
+        // From here on, so that a task that calls this is not waited for by another shutdown meanwhile.
+        let _blocked = context::block(self.core.wait_for_shutdown());
+        let (jobs, doomed) = self.core.hand_back();
+        doomed.bury();
+        (self.wind_down(None), jobs.into_iter().map(UnstartedTask::new).collect())
     }
 
     fn wind_down(&self, timeout: Option<Duration>) -> PoolReport {

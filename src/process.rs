@@ -2,7 +2,7 @@
 
 #[cfg(any(feature = "exit-hook", feature = "signals"))]
 use crate::contain;
-use crate::context::{self, Frame};
+use crate::context;
 use crate::os::{self, Generation};
 use crate::registry::report::{Reason, Report};
 #[cfg(feature = "signals")]
@@ -157,11 +157,7 @@ pub(crate) fn exit_for_signal(
 /// Winds down whatever is not, for the end of the process, in at most `timeout`.
 pub(crate) fn wind_down(reason: Reason, timeout: Option<Duration>) -> Report {
     // A hook that ends the process must not be waited for by the shutdown that its thread now waits for.
-    context::with(|frame| {
-        if let Some(Frame::Hook(hook)) = frame {
-            hook.leave();
-        }
-    });
+    context::with_hook(|hook| hook.leave());
     Registry::global().wind_down(reason, timeout)
 }
 

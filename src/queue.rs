@@ -21,7 +21,7 @@
 //! | flag | a push that sees it | set | cleared |
 //! |---|---|---|---|
 //! | [`BELL`] | adds its task, then takes the lock and calls a worker | while workers sleep and none was called; while threads may be started; while no worker looks at the queue | under the lock, by a push that came upon it and found it needless |
-//! | [`GATE`] | adds nothing, and asks under the lock | on the injector: while the pool is not open to all, and while it has no thread. On deques: once the tasks of the pool itself are refused, and while it is decided whether they are to be | on the injector: when an open pool starts its first thread; on deques: if they are not |
+//! | [`GATE`] | adds nothing, and asks under the lock | on the injector: while the pool is not open to all, has a capacity, or has no thread. On deques: once the tasks of the pool itself are refused, and while it is decided whether they are to be | on the injector: when an open pool starts its first thread; on deques: if they are not |
 //!
 //! # No task is lost
 //!
@@ -52,6 +52,11 @@
 //! **Idle expiry against submit.** A sleeper whose time is up decides under the lock to leave, and stays if it has been
 //! called. The last thread of an open pool shuts the gate, [in one step](Queue::gate_if_empty) with seeing the queue
 //! empty; a push then asks under the lock, and starts a thread there.
+//!
+//! **Room.** With a capacity the gate of the injector stays shut, so that each push from outside is counted under the lock
+//! before the next. A submitter that finds no room sets the [`CROWD`] flag of every deque, under the lock, and then looks
+//! once more. A worker's pop swaps the same word: it comes before the flag, and the look sees that there is room, or it sees
+//! the flag, and makes way under the lock. All else that makes room does so under the lock.
 //!
 //! **Nobody waits for ever.** A worker that runs what its own tasks submit looks elsewhere every so often: at what lies
 //! below that in its deque, then at the injector and at the other deques in turn. And one that looks for more helps itself
@@ -89,6 +94,8 @@ pub(crate) const BELL: u64 = 1;
 /// Flag of a word: whoever wants to add an item takes the lock before that.
 pub(crate) const GATE: u64 = 2;
 const FLAGS: u64 = BELL | GATE;
+/// Flag of a deque's word: its owner, when it has taken an item, takes the lock, since somebody waits for room.
+pub(crate) const CROWD: u64 = 4;
 
 /// How many tasks a worker takes from the injector at once.
 pub(crate) const BATCH: usize = 127;
@@ -179,6 +186,8 @@ pub(crate) struct Queue<T> {
     aside: u64,
     /// How many tasks may be queued.
     capacity: Option<usize>,
+    /// Whether the deques have their [`CROWD`] flag set.
+    is_crowded: bool,
     /// Workers that sleep and were not called; the one that lay down last is called first, since its caches are warm, and
     /// those below expire.
     sleepers: Vec<usize>,
@@ -202,6 +211,7 @@ impl<T> Queue<T> {
             accepted: 0,
             aside: 0,
             capacity,
+            is_crowded: false,
             sleepers: Vec::new(),
             called: Vec::new(),
         };
@@ -262,22 +272,48 @@ impl<T> Queue<T> {
         injector.push_through(&mut self.front, draft);
     }
 
-    /// Whether one more task may be queued. Tasks that were started count no more, nor do those that were cancelled in
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.capacity.is_some()
+    }
+
+    /// How many more tasks may be queued. Tasks that were started count no more, nor do those that were cancelled in
     /// their place.
-    #[cfg_attr(not(test), allow(dead_code))] // for bounded pools
-    pub(crate) fn has_room(&self, injector: &Injector<T>) -> bool {
-        self.capacity.map_or(true, |capacity| self.waiting(injector) < capacity as u64)
+    pub(crate) fn room(&self, injector: &Injector<T>) -> u64 {
+        self.capacity.map_or(u64::MAX, |capacity| (capacity as u64).saturating_sub(self.waiting(injector)))
+    }
+
+    /// Says whether submitters wait for room. Who asks for that looks for room after this.
+    pub(crate) fn set_crowded(&mut self, is_crowded: bool) {
+        if self.is_crowded != is_crowded {
+            self.is_crowded = is_crowded;
+            let change = if is_crowded { Deque::set } else { Deque::clear };
+            self.deques().for_each(|deque| change(deque, CROWD));
+        }
+    }
+
+    /// Counts a task as accepted that never comes into the queue.
+    pub(crate) fn accept_elsewhere(&mut self) {
+        self.accepted += 1;
+    }
+
+    /// Takes back what [`accept_elsewhere`](Queue::accept_elsewhere) counted, for a task that comes into the queue after
+    /// all, and is counted there.
+    pub(crate) fn recount(&mut self) {
+        self.accepted -= 1;
     }
 
     /// Counts a task as accepted and queued that waits elsewhere until it may enter the queue: for a permit, say.
-    #[cfg_attr(not(test), allow(dead_code))] // for limits
     pub(crate) fn set_aside(&mut self) {
         self.accepted += 1;
         self.aside += 1;
     }
 
+    /// A task that was set aside does not wait there any more, and does not enter the queue.
+    pub(crate) fn leave_aside(&mut self) {
+        self.aside -= 1;
+    }
+
     /// Adds a task that was set aside.
-    #[cfg_attr(not(test), allow(dead_code))] // for limits
     pub(crate) fn enter<D: Draft<T>>(&mut self, injector: &Injector<T>, draft: D) {
         self.accepted -= 1;
         self.aside -= 1;
@@ -288,7 +324,8 @@ impl<T> Queue<T> {
 
     /// The deque of a new worker. Its first push finds the bell set.
     pub(crate) fn add_worker(&mut self, is_own_refused: bool) -> OwnEnd<T> {
-        let owner = OwnEnd::new(&self.front, if is_own_refused { FLAGS } else { BELL });
+        let crowd = if self.is_crowded { CROWD } else { 0 };
+        let owner = OwnEnd::new(&self.front, crowd | if is_own_refused { FLAGS } else { BELL });
         self.deques.push(Peer { deque: owner.deque().clone(), seen: None });
         owner
     }

@@ -57,6 +57,10 @@ pub enum RejectReason {
     Closed,
     /// The pool's registry is shutting down, or has.
     ShuttingDown,
+    /// The queue is full: see [`queue_capacity`](crate::PoolBuilder::queue_capacity).
+    Full,
+    /// The queue was full for as long as the submitter was willing to wait.
+    Timeout,
     /// The operating system refused the pool's first thread. Nothing was queued; a later attempt may succeed.
     NoThread,
     /// The pool or registry was made before a `fork`, and this is the child: its threads are not here.
@@ -71,6 +75,8 @@ impl fmt::Display for RejectReason {
         f.write_str(match self {
             RejectReason::Closed => "the pool is closed: build a new one, or submit before closing it",
             RejectReason::ShuttingDown => "shutdown has begun: nothing new is taken on, finish or hand back the work",
+            RejectReason::Full => "the pool's queue is full: try again later, wait for room, or shed the work",
+            RejectReason::Timeout => "the pool's queue was full for the whole time: wait longer, or shed the work",
             RejectReason::NoThread => {
                 "the operating system refused a thread and the pool has none: raise the limit, or try again later"
             }

@@ -4,10 +4,10 @@ pub(crate) mod cell;
 pub(crate) mod slot;
 
 use crate::contain::{self, Payload};
-use crate::context::{self, Frame};
+use crate::context::{self, Frame, Wait};
 use crate::os::Generation;
 use crate::sync::deadline;
-use cell::{AnyTask, Awaited, Cancel, Waiter};
+use cell::{AnyTask, Awaited, Cancel, Place, Waiter};
 use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
@@ -25,14 +25,23 @@ use sync_wrapper::SyncWrapper;
 pub(crate) trait Owner: Send + Sync {
     fn born(&self) -> Generation;
 
-    /// Counts a queued task that its handle has cancelled.
-    fn count_cancelled(&self);
+    /// Counts a task that its handle has cancelled; `place` says where it is.
+    fn count_cancelled(&self, place: &dyn Fn() -> Place);
 
     /// Called before a wait without a time limit. Where the current thread runs a task of the same pool, it runs
     /// `task` in place if it is still queued: no other worker may be left to do it.
     ///
     /// Panics where the current thread is inside `task`, which then never ends.
-    fn run_in_place(&self, task: &dyn Fn() -> Arc<dyn AnyTask>);
+    fn run_in_place(&self, task: &dyn Fn() -> Arc<dyn AnyTask>) -> InPlace;
+}
+
+/// What came of an attempt to run a task in the place of a wait for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum InPlace {
+    /// It was run, or there is nothing to run: it has been started, or the current thread is none of its pool's.
+    Settled,
+    /// It must not be started yet. When it may be, another thread of the pool has to.
+    NotYet,
 }
 
 /// Waits for one task and takes its result.
@@ -85,8 +94,12 @@ impl<T> JoinHandle<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
-        if !self.is_stale() && !self.task().is_finished() {
-            self.owner.run_in_place(&|| self.task().clone().erase());
+        let mut _blocked = None;
+        if !self.is_stale()
+            && !self.task().is_finished()
+            && self.owner.run_in_place(&|| self.task().clone().erase()) == InPlace::NotYet
+        {
+            _blocked = Some(context::block(Wait::Join));
         }
         self.wait(None)
             .map_err(drop)
@@ -195,7 +208,7 @@ impl<T> JoinHandle<T> {
 }
 
 fn cancel<X: AnyTask + ?Sized>(task: &X, owner: &dyn Owner) -> bool {
-    task.cancel(&|| owner.count_cancelled()) != Cancel::TooLate
+    task.cancel(&|| owner.count_cancelled(&|| task.place())) != Cancel::TooLate
 }
 
 impl<T> Future for JoinHandle<T> {

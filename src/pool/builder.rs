@@ -22,6 +22,20 @@ pub enum FollowUps {
     Reject,
 }
 
+/// What becomes of a task for which a pool's queue has no room.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// Its submitter waits for room, first come, first served. The default.
+    #[default]
+    Block,
+    /// It is refused, with [`RejectReason::Full`](crate::RejectReason::Full).
+    Reject,
+    /// Its submitter runs it on the spot, which keeps it from submitting more meanwhile. Java's `CallerRunsPolicy`, but
+    /// that a closed pool refuses the task instead of dropping it.
+    CallerRuns,
+}
+
 /// Why a pool could not be built.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -30,6 +44,8 @@ pub enum BuildError {
     ZeroThreads,
     /// `min_threads` is larger than `max_threads`.
     MinAboveMax,
+    /// `queue_capacity` is zero.
+    ZeroCapacity,
     /// The name has a NUL byte in it, which no thread's name may have.
     BadName,
     /// The registry drains already, or belongs to the process that this one was forked from.
@@ -41,6 +57,7 @@ impl fmt::Display for BuildError {
         f.write_str(match self {
             BuildError::ZeroThreads => "max_threads is 0, and such a pool could run nothing: allow at least 1",
             BuildError::MinAboveMax => "min_threads is above max_threads: lower the one or raise the other",
+            BuildError::ZeroCapacity => "queue_capacity is 0, and such a pool could take no task: allow at least 1",
             BuildError::BadName => "the name contains a NUL byte, which no thread's name may: leave it out",
             BuildError::ShuttingDown => {
                 "the registry drains already, so a new pool would run nothing: build pools before shutdown begins"
@@ -65,6 +82,8 @@ pub struct PoolBuilder {
     min_threads: usize,
     keep_alive: Duration,
     stack_size: Option<usize>,
+    queue_capacity: Option<usize>,
+    when_full: WhenFull,
     follow_ups: FollowUps,
     is_daemon: bool,
     callbacks: Callbacks,
@@ -81,6 +100,8 @@ impl PoolBuilder {
             min_threads: 0,
             keep_alive: Duration::from_secs(10),
             stack_size: None,
+            queue_capacity: None,
+            when_full: WhenFull::default(),
             follow_ups: FollowUps::default(),
             is_daemon: false,
             callbacks: Callbacks::default(),
@@ -118,6 +139,38 @@ impl PoolBuilder {
     /// shows at the first submission, as [`RejectReason::NoThread`](crate::RejectReason::NoThread).
     pub fn stack_size(mut self, stack_size: usize) -> PoolBuilder {
         self.stack_size = Some(stack_size);
+        self
+    }
+
+    /// How many tasks may wait in its queue. Default: as many as memory holds.
+    ///
+    /// What counts is accepted and not started, the backlogs of [limits](crate::Pool::limit) included;
+    /// [delays](crate::Pool::spawn_after) count once they are due. [`when_full`](PoolBuilder::when_full) says what becomes
+    /// of more. A task's submissions to its own pool, and delays that come due, go over the bound rather than wait, since
+    /// all workers might come to wait for each other. Zero is an error of [`build`](PoolBuilder::build).
+    ///
+    /// ```
+    /// use winddown::{Pool, RejectReason, WhenFull};
+    /// let pool = Pool::builder().max_threads(1).queue_capacity(2).when_full(WhenFull::Reject).build()?;
+    /// let (go, wait) = std::sync::mpsc::channel::<()>();
+    /// let (running, is_running) = std::sync::mpsc::channel();
+    /// pool.execute(move || { let _ = running.send(()); let _ = wait.recv(); })?;
+    /// is_running.recv()?; // it has left the queue
+    /// pool.execute(|| ())?;
+    /// pool.execute(|| ())?;
+    /// assert_eq!(pool.execute(|| ()).unwrap_err().reason(), RejectReason::Full);
+    /// # drop(go);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn queue_capacity(mut self, queue_capacity: usize) -> PoolBuilder {
+        self.queue_capacity = Some(queue_capacity);
+        self
+    }
+
+    /// What becomes of a task that [`execute`](crate::Pool::execute) or [`spawn`](crate::Pool::spawn) finds no room for.
+    /// Default: [`WhenFull::Block`]. The other submissions say themselves what they do.
+    pub fn when_full(mut self, when_full: WhenFull) -> PoolBuilder {
+        self.when_full = when_full;
         self
     }
 
@@ -188,6 +241,9 @@ impl PoolBuilder {
         if self.min_threads > max_threads {
             return Err(BuildError::MinAboveMax);
         }
+        if self.queue_capacity == Some(0) {
+            return Err(BuildError::ZeroCapacity);
+        }
         let name =
             self.name.unwrap_or_else(|| format!("pool-{}", POOLS.fetch_add(1, Ordering::Relaxed)).into());
         if name.contains('\0') {
@@ -200,6 +256,8 @@ impl PoolBuilder {
             min_threads: self.min_threads,
             keep_alive: self.keep_alive,
             stack_size: self.stack_size,
+            queue_capacity: self.queue_capacity,
+            when_full: self.when_full,
             follow_ups: self.follow_ups,
             is_daemon: self.is_daemon,
             #[cfg(test)]

@@ -23,11 +23,18 @@
 
 mod blocking;
 mod crew;
+mod limits;
+mod lobby;
 mod submit;
 mod winding;
 mod working;
 
 use self::crew::{for_an_end, Worker};
+pub(super) use self::limits::{Permit, Ticket};
+use self::limits::Backlog;
+use self::lobby::Lobby;
+pub(super) use self::lobby::Seat;
+pub(super) use self::submit::{Entry, IfFull};
 use super::worker::WorkerCx;
 use crate::context::{self, Wait};
 use crate::os::Generation;
@@ -39,10 +46,10 @@ use crate::registry::report::RunningTask;
 use crate::registry::Registry;
 use crate::rejected::RejectReason;
 use crate::sync::{Event, Mutex};
-use crate::task::cell::AnyTask;
+use crate::task::cell::{AnyTask, Place};
 use crate::task::slot::{Ended, Slot};
-use crate::task::Owner;
-use crate::FollowUps;
+use crate::task::{InPlace, Owner};
+use crate::{FollowUps, WhenFull};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -64,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) min_threads: usize,
     pub(crate) keep_alive: Duration,
     pub(crate) stack_size: Option<usize>,
+    pub(crate) queue_capacity: Option<usize>,
+    pub(crate) when_full: WhenFull,
     pub(crate) follow_ups: FollowUps,
     pub(crate) is_daemon: bool,
     /// Called by a worker between its time-out and its look at the queue; says whether it may look.
@@ -117,9 +126,16 @@ pub(super) struct State {
     cancelled: u64,
     /// Of those, the ones that count as losses.
     lost: u64,
+    /// Handed back unstarted.
+    returned: u64,
+    /// Accepted and neither due nor cancelled.
+    delayed: u64,
     abandoned: Vec<RunningTask>,
     /// Handles that a broken pool has yet to resolve.
     unburied: Vec<Arc<dyn Resolve>>,
+    lobby: Lobby,
+    /// What of each limit is out, or waits, while there is anything.
+    limits: BTreeMap<u64, Backlog>,
     ended_threads: Vec<EndedThread>,
     /// Ended threads that somebody has taken and not joined yet, and those that were joined.
     joining: Vec<ThreadId>,
@@ -135,7 +151,7 @@ impl State {
     /// Tasks that are over.
     fn settled(&self) -> u64 {
         let ended = self.ended();
-        ended.completed + ended.panicked + self.cancelled + self.abandoned.len() as u64
+        ended.completed + ended.panicked + self.cancelled + self.returned + self.abandoned.len() as u64
     }
 
     fn ended(&self) -> Ended {
@@ -188,7 +204,7 @@ impl Core {
         registry: Registry,
         key: u64,
     ) -> Core {
-        let (queue, injector) = Queue::new(config.max_threads == 1, None);
+        let (queue, injector) = Queue::new(config.max_threads == 1, config.queue_capacity);
         Core {
             has_callbacks: callbacks.on_start.is_some() || callbacks.on_stop.is_some(),
             callbacks: Mutex::new(callbacks),
@@ -215,8 +231,12 @@ impl Core {
                 past: Ended::default(),
                 cancelled: 0,
                 lost: 0,
+                returned: 0,
+                delayed: 0,
                 abandoned: Vec::new(),
                 unburied: Vec::new(),
+                lobby: Lobby::default(),
+                limits: BTreeMap::new(),
                 ended_threads: Vec::new(),
                 joining: Vec::new(),
                 joined: 0,
@@ -233,6 +253,10 @@ impl Core {
     pub(super) fn signal(&self) {
         self.rest.signal();
         self.registry.event().signal();
+    }
+
+    pub(super) fn is_bounded(&self) -> bool {
+        self.config.queue_capacity.is_some()
     }
 
     #[inline]
@@ -278,6 +302,7 @@ impl Core {
         state.queue.narrow(&self.injector, Intake::Closed, true);
         let sleepers = state.queue.sleepers().filter_map(|id| state.crew.get(id));
         sleepers.for_each(|worker| worker.bed.notify_one());
+        state.rouse_submitters();
     }
 
     // ---- looking ----
@@ -302,7 +327,7 @@ impl Core {
             true => state.blocked_tasks(|wait| matches!(wait, Wait::Idle) || for_an_end(wait)),
             false => 0,
         };
-        state.settled() + blocked >= state.queue.accepted(&self.injector)
+        state.settled() + state.delayed + blocked >= state.queue.accepted(&self.injector)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -320,31 +345,72 @@ impl Owner for Core {
         self.born
     }
 
-    fn count_cancelled(&self) {
+    fn count_cancelled(&self, place: &dyn Fn() -> Place) {
         let mut state = self.state.lock();
-        state.cancelled += 1;
-        state.queue.hollowed(1);
+        match place() {
+            Place::Queue => {
+                state.cancelled += 1;
+                state.queue.hollowed(1);
+            }
+            Place::Delays => {
+                state.cancelled += 1;
+                state.delayed -= 1;
+            }
+            Place::Outside => {}
+        }
         self.close_if_drained(&mut state);
-        drop(state);
+        self.wake(state, None);
         self.signal();
     }
 
-    fn run_in_place(&self, task: &dyn Fn() -> Arc<dyn AnyTask>) {
+    fn run_in_place(&self, task: &dyn Fn() -> Arc<dyn AnyTask>) -> InPlace {
+        self.run_where_inside(task, |_, _| InPlace::Settled)
+    }
+}
+
+impl Core {
+    /// What [`Owner::run_in_place`] says; `may_run` is asked whether it may be run, for one that is in the queue.
+    fn run_where_inside(
+        &self,
+        task: &dyn Fn() -> Arc<dyn AnyTask>,
+        may_run: impl FnOnce(&WorkerCx, &mut State) -> InPlace,
+    ) -> InPlace {
         context::with_host(|cx: Option<&WorkerCx>| {
-            let Some(cx) = cx else { return };
-            if cx.core.id != self.id || cx.slot.depth() == 0 {
-                return;
-            }
+            let Some(cx) = cx.filter(|cx| cx.core.id == self.id && cx.slot.depth() > 0) else {
+                return InPlace::Settled;
+            };
             let task = task();
             assert!(
                 !cx.slot.is_inside(&task),
                 "the task submitted at {} was joined inside itself, where it could never end",
                 task.location()
             );
-            let claimed = || self.state.lock().queue.hollowed(1);
-            if task.run(&cx.slot, &claimed) && !self.is_stale() {
-                self.signal();
+            let mut state = self.state.lock();
+            let verdict = match task.place() {
+                Place::Queue => may_run(cx, &mut state),
+                Place::Delays => InPlace::NotYet,
+                // Whoever has it runs it, or drops it.
+                Place::Outside => return InPlace::Settled,
+            };
+            drop(state);
+            if verdict == InPlace::Settled && task.clone().run(&cx.slot, &|| self.count_claimed(&*task)) {
+                if !self.is_stale() {
+                    self.signal();
+                }
             }
-        });
+            verdict
+        })
+    }
+
+    /// Counts a task that was claimed to be run elsewhere than where it is.
+    fn count_claimed(&self, task: &dyn AnyTask) {
+        let mut state = self.state.lock();
+        match task.place() {
+            Place::Queue => state.queue.hollowed(1),
+            // Moved since it was looked for.
+            Place::Delays => state.delayed -= 1,
+            Place::Outside => state.returned -= 1,
+        }
+        self.wake(state, None);
     }
 }

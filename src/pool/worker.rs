@@ -8,6 +8,7 @@ use crate::queue::job::Job;
 use crate::task::slot::Slot;
 use std::any::Any;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// A thread that runs tasks of a pool.
@@ -17,6 +18,8 @@ pub(crate) struct WorkerCx {
     pub(super) id: usize,
     /// Its own queue; none for a thread that runs a task for once.
     pub(super) own: Option<OwnEnd<Job<Slot>>>,
+    /// The limits whose permits the tasks on the thread's stack have, outermost first.
+    pub(super) limits: RefCell<Vec<u64>>,
 }
 
 /// The life of a worker thread.

@@ -18,7 +18,7 @@
 #![allow(unsafe_code)]
 
 use super::injector::{Draft, Front, Pushed};
-use super::{BELL, GATE};
+use super::{BELL, CROWD, GATE};
 use crate::sync::shared::{AtomicBool, AtomicU64, Ordering, Padded, Patience, UnsafeCell};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -255,15 +255,15 @@ impl<T> OwnEnd<T> {
     }
 
     /// Like [`pop`](OwnEnd::pop), for an item that is taken out where it lies: `take` gets it, initialised, and has to
-    /// leave the place empty before it runs anything that may push.
+    /// leave the place empty before it runs anything that may push. It is told whether [`CROWD`] is set.
     ///
     /// # Safety
     ///
     /// As it says.
     #[inline]
-    pub(crate) unsafe fn pop_in_place<R>(&self, take: impl FnOnce(*mut T) -> R) -> Option<R> {
-        let place = self.advance(true)?;
-        Some(take(self.deque.slot(place).with_mut(|slot| slot.cast::<T>())))
+    pub(crate) unsafe fn pop_in_place<R>(&self, take: impl FnOnce(*mut T, bool) -> R) -> Option<R> {
+        let (place, word) = self.advance(true)?;
+        Some(take(self.deque.slot(place).with_mut(|slot| slot.cast::<T>()), word.has(CROWD)))
     }
 
     /// Takes the oldest item.
@@ -273,14 +273,14 @@ impl<T> OwnEnd<T> {
 
     #[inline]
     fn take(&self, from_back: bool) -> Option<T> {
-        let place = self.advance(from_back)?;
+        let (place, _) = self.advance(from_back)?;
         // SAFETY: the swap in `advance` took this item, which this thread has written.
         Some(self.deque.slot(place).with_mut(|slot| unsafe { (*slot).assume_init_read() }))
     }
 
-    /// Moves an end past an item, which is the caller's then: the place it is in.
+    /// Moves an end past an item, which is the caller's then: the place it is in, and the word as it was.
     #[inline]
-    fn advance(&self, from_back: bool) -> Option<u16> {
+    fn advance(&self, from_back: bool) -> Option<(u16, Word)> {
         let deque = &*self.deque;
         let mut word = deque.load(Ordering::Relaxed);
         loop {
@@ -296,7 +296,7 @@ impl<T> OwnEnd<T> {
                 (word.front(), word.with_front(word.front().wrapping_add(1)))
             };
             match deque.swap(word, rest) {
-                Ok(()) => return Some(place),
+                Ok(()) => return Some((place, word)),
                 Err(now) => word = now,
             }
         }

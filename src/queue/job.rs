@@ -25,8 +25,22 @@ pub(crate) trait Work<C>: Send + 'static {
     /// Claims it for a cancellation that [`discard`](Work::discard) completes. Says what there is to discard.
     fn doom(&mut self) -> Doom;
 
+    /// Asks whether it may leave the pool unrun. Called under the pool's lock.
+    fn hand_back(&mut self) -> HandBack;
+
     /// Drops it unrun, and resolves its handle if it has one. Must not panic.
     fn discard(self);
+}
+
+/// Whether a task may be given back unstarted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HandBack {
+    /// It is part of the pool no more.
+    Yes,
+    /// It is not queued any more: cancelled before, or run elsewhere.
+    Gone,
+    /// It borrows from whoever submitted it, and is waited for there.
+    Never,
 }
 
 /// What came of the claim to cancel a queued task.
@@ -48,6 +62,7 @@ struct VTable<C> {
     run: unsafe fn(*mut Payload, &C, &'static Location<'static>) -> bool,
     doom: unsafe fn(*mut Payload) -> Doom,
     discard: unsafe fn(*mut Payload),
+    hand_back: unsafe fn(*mut Payload) -> HandBack,
 }
 
 pub(crate) struct Job<C: 'static> {
@@ -65,6 +80,26 @@ pub(crate) const fn fits<W>() -> bool {
 }
 
 impl<C: 'static> Job<C> {
+    /// A job that is kept somewhere else than in a queue.
+    pub(crate) fn new<W: Work<C>>(order: Order<W>) -> Job<C> {
+        let mut place = MaybeUninit::uninit();
+        // SAFETY: the place is valid for a write, which initialises it.
+        unsafe {
+            order.make_in(place.as_mut_ptr());
+            place.assume_init()
+        }
+    }
+
+    pub(crate) fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    /// See [`Work::hand_back`].
+    pub(crate) fn hand_back(&mut self) -> HandBack {
+        // SAFETY: as in `doom`.
+        unsafe { (self.vtable.hand_back)(&mut self.payload) }
+    }
+
     /// Runs it; see [`Work::run`].
     #[inline]
     pub(crate) fn run(self, cx: &C) -> bool {
@@ -74,12 +109,17 @@ impl<C: 'static> Job<C> {
         unsafe { (job.vtable.run)(&mut job.payload, cx, job.location) }
     }
 
-    /// Runs the job that the worker's own queue gives next, if there is one, without moving it out first.
+    /// Runs the job that the worker's own queue gives next, if there is one, without moving it out first. Calls `make_way`
+    /// before, where somebody waits for its place in the queue.
     #[inline]
-    pub(crate) fn run_next(own: &OwnEnd<Job<C>>, cx: &C) -> Option<bool> {
-        // SAFETY: `run` moves the work out of the payload before it runs it, and the other fields are read before that.
+    pub(crate) fn run_next(own: &OwnEnd<Job<C>>, cx: &C, make_way: impl FnOnce()) -> Option<bool> {
+        // SAFETY: `run` moves the work out of the payload before it runs it, and the other fields are read before that;
+        // `make_way` runs none of the tasks' code, so it pushes nothing.
         unsafe {
-            own.pop_in_place(|job| {
+            own.pop_in_place(|job, is_awaited| {
+                if is_awaited {
+                    make_way();
+                }
                 let (vtable, location) = ((*job).vtable, (*job).location);
                 (vtable.run)(&mut (*job).payload, cx, location)
             })
@@ -98,6 +138,20 @@ impl<C: 'static> Job<C> {
 pub(crate) struct Order<W> {
     pub(crate) work: W,
     pub(crate) location: &'static Location<'static>,
+}
+
+/// A job that was kept somewhere else moves into a queue.
+// SAFETY: `make_in` writes an item.
+unsafe impl<C: 'static> Draft<Job<C>> for Job<C> {
+    unsafe fn make_in(self, place: *mut Job<C>) {
+        // SAFETY: the caller says that the place is valid for a write.
+        unsafe { place.write(self) };
+    }
+
+    unsafe fn unmake(place: *mut Job<C>) -> Job<C> {
+        // SAFETY: the caller says that the job was made there, and nobody else uses it.
+        unsafe { place.read() }
+    }
 }
 
 // SAFETY: `make_in` writes all fields of a job, and the vtable is that of the work in the payload.
@@ -130,6 +184,10 @@ impl<C: 'static, W: Work<C>> Work<C> for Box<W> {
         (**self).doom()
     }
 
+    fn hand_back(&mut self) -> HandBack {
+        (**self).hand_back()
+    }
+
     fn discard(self) {
         (*self).discard();
     }
@@ -146,7 +204,12 @@ impl<C> Drop for Job<C> {
 struct Inline<W, C>(PhantomData<(W, C)>);
 
 impl<C: 'static, W: Work<C>> Inline<W, C> {
-    const VTABLE: VTable<C> = VTable { run: Self::run, doom: Self::doom, discard: Self::discard };
+    const VTABLE: VTable<C> = VTable {
+        run: Self::run,
+        doom: Self::doom,
+        discard: Self::discard,
+        hand_back: Self::hand_back,
+    };
 
     /// # Safety
     ///
@@ -164,6 +227,15 @@ impl<C: 'static, W: Work<C>> Inline<W, C> {
         // SAFETY: the caller's promise.
         let work = unsafe { &mut *payload.cast::<W>() };
         work.doom()
+    }
+
+    /// # Safety
+    ///
+    /// The payload holds a `W`.
+    unsafe fn hand_back(payload: *mut Payload) -> HandBack {
+        // SAFETY: the caller's promise.
+        let work = unsafe { &mut *payload.cast::<W>() };
+        work.hand_back()
     }
 
     /// # Safety
@@ -204,6 +276,9 @@ mod tests {
             assert!((self.expected)(&self.content));
             Doom::Silent
         }
+        fn hand_back(&mut self) -> HandBack {
+            HandBack::Yes
+        }
         fn discard(self) {}
     }
 
@@ -214,12 +289,7 @@ mod tests {
     }
 
     fn job<W: Work<usize>>(order: Order<W>) -> Job<usize> {
-        let mut place = MaybeUninit::uninit();
-        // SAFETY: the place is valid for a write, which initialises it.
-        unsafe {
-            order.make_in(place.as_mut_ptr());
-            place.assume_init()
-        }
+        Job::new(order)
     }
 
     fn check<T: Clone + Send + 'static>(content: T, expected: fn(&T) -> bool, inline: bool) {
@@ -283,6 +353,9 @@ mod tests {
             fn doom(&mut self) -> Doom {
                 Doom::Silent
             }
+            fn hand_back(&mut self) -> HandBack {
+                HandBack::Yes
+            }
             fn discard(self) {}
         }
         impl Drop for Bomb {
@@ -299,10 +372,10 @@ mod tests {
         let own = OwnEnd::new(&front, 0);
         let order = Order { work: Bomb(count.clone()), location: Location::caller() };
         assert!(matches!(own.push(order), Pushed::Quietly));
-        let next = std::panic::AssertUnwindSafe(|| Job::run_next(&own, &0));
+        let next = std::panic::AssertUnwindSafe(|| Job::run_next(&own, &0, || ()));
         assert!(std::panic::catch_unwind(next).is_err());
         assert_eq!(count.drops.load(Ordering::Relaxed), 2);
-        assert!(Job::run_next(&own, &0).is_none());
+        assert!(Job::run_next(&own, &0, || ()).is_none());
         drop((own, front, _injector));
         assert_eq!(Arc::strong_count(&count), 1);
     }

@@ -55,24 +55,24 @@ fn a_queue_with_a_capacity_is_asked_under_the_lock_for_each_task() {
     let log = Arc::default();
     let (mut queue, injector) = queue(Some(2));
     for number in 1..=2 {
-        assert!(queue.has_room(&injector));
+        assert!(queue.room(&injector) > 0);
         queue.push(&injector, order(number, &log));
         queue.open(&injector);
     }
-    assert!(!queue.has_room(&injector));
+    assert!(queue.room(&injector) == 0);
     // Without the lock nobody gets past, though the pool is open and has a thread.
     let refused = injector.push(order(3, &log));
     assert!(matches!(refused, Pushed::Refused(order) if order.work.number == 3));
     // A task that was started, and one that was cancelled in its place, each make room.
     queue.hollowed(1);
-    assert!(queue.has_room(&injector));
+    assert!(queue.room(&injector) > 0);
     queue.push(&injector, order(4, &log));
-    assert!(!queue.has_room(&injector));
+    assert!(queue.room(&injector) == 0);
     drop(queue.take_one(&injector));
     queue.hollowed(-1);
-    assert!(!queue.has_room(&injector), "that was the cancelled one");
+    assert!(queue.room(&injector) == 0, "that was the cancelled one");
     drop(queue.take_one(&injector));
-    assert!(queue.has_room(&injector));
+    assert!(queue.room(&injector) > 0);
 }
 
 #[test]
@@ -121,11 +121,11 @@ fn a_task_that_waits_for_a_permit_is_accepted_and_calls_no_worker() {
     let own = queue.add_worker(false);
     queue.set_aside();
     assert_eq!((queue.accepted(&injector), queue.waiting(&injector)), (1, 1));
-    assert!(queue.has_room(&injector));
+    assert!(queue.room(&injector) > 0);
     assert!(queue.lie_down(&injector, 7), "there is nothing to run");
     assert_eq!(queue.settle(&injector), None);
     queue.push(&injector, order(2, &log));
-    assert!(!queue.has_room(&injector), "what is set aside takes up room");
+    assert!(queue.room(&injector) == 0, "what is set aside takes up room");
     drop(queue.take_one(&injector));
     queue.enter(&injector, order(1, &log));
     assert_eq!((queue.accepted(&injector), queue.waiting(&injector)), (2, 1));

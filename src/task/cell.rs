@@ -19,16 +19,18 @@ use super::slot::Slot;
 use super::{JoinError, JoinErrorKind};
 use crate::contain;
 use crate::os::Generation;
-use crate::queue::job::{Doom, Resolve, Work};
+use crate::queue::job::{Doom, HandBack, Resolve, Work};
 use crate::sync::Mutex;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::Arc;
 use std::task::Waker;
 use std::thread::Thread;
 
 pub(crate) struct Cell<F, T> {
     location: &'static Location<'static>,
+    /// A [`Place`], written under the pool's lock.
+    place: AtomicU8,
     /// Set when a handle cancelled the task while it ran.
     flag: AtomicBool,
     /// There is a result, or there was: what `inner` says, for whoever looks again and again.
@@ -85,6 +87,22 @@ impl<F, T> Stage<F, T> {
     }
 }
 
+/// Where a task is that nobody has started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Place {
+    /// In its pool's queue, or on its way there.
+    Queue,
+    /// Among those that are not due.
+    Delays,
+    /// Given back by its pool, whose counts it is no part of any more.
+    Outside,
+}
+
+impl Place {
+    const ALL: [Place; 3] = [Place::Queue, Place::Delays, Place::Outside];
+}
+
 /// Whom to tell when the task is done: its handle has one owner, so there is one at most.
 pub(crate) enum Waiter {
     Thread(Thread),
@@ -120,6 +138,12 @@ pub(crate) enum Cancel {
 pub(crate) trait AnyTask: Resolve {
     fn location(&self) -> &'static Location<'static>;
 
+    /// Where it is, or was when it was started or cancelled. Exact under the pool's lock.
+    fn place(&self) -> Place;
+
+    /// It is moved; called under the pool's lock.
+    fn set_place(&self, place: Place);
+
     /// Runs it on the thread of `slot`, unless it is not queued any more. Says whether it ran; calls `claimed` before
     /// it does.
     fn run(self: Arc<Self>, slot: &Slot, claimed: &dyn Fn()) -> bool;
@@ -138,6 +162,9 @@ pub(crate) trait AnyTask: Resolve {
     fn abandon(&self) -> bool;
 
     fn is_flagged(&self) -> bool;
+
+    /// Whether nobody has started or cancelled it.
+    fn is_queued(&self) -> bool;
 
     fn is_finished(&self) -> bool;
 
@@ -165,6 +192,7 @@ where
             Inner { stage: Stage::Queued(closure), waiter: None, is_cancelled: false, is_detached: false };
         Arc::new(Cell {
             location,
+            place: AtomicU8::new(Place::Queue as u8),
             flag: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
             inner: Mutex::new(inner),
@@ -232,6 +260,15 @@ where
 {
     fn location(&self) -> &'static Location<'static> {
         self.location
+    }
+
+    fn place(&self) -> Place {
+        // Relaxed: the lock under which it is written is held where it matters.
+        Place::ALL[usize::from(self.place.load(Ordering::Relaxed))]
+    }
+
+    fn set_place(&self, place: Place) {
+        self.place.store(place as u8, Ordering::Relaxed);
     }
 
     fn run(self: Arc<Self>, slot: &Slot, claimed: &dyn Fn()) -> bool {
@@ -318,6 +355,10 @@ where
         self.flag.load(Ordering::Relaxed)
     }
 
+    fn is_queued(&self) -> bool {
+        matches!(self.inner.lock().stage, Stage::Queued(_))
+    }
+
     fn is_finished(&self) -> bool {
         self.is_done.load(Ordering::Acquire)
     }
@@ -401,6 +442,15 @@ impl Work<Slot> for Spawned {
         }
     }
 
+    fn hand_back(&mut self) -> HandBack {
+        // Who claims the task after this counts it under the pool's lock, and finds there that it is outside.
+        if !self.0.is_queued() {
+            return HandBack::Gone;
+        }
+        self.0.set_place(Place::Outside);
+        HandBack::Yes
+    }
+
     fn discard(self) {
         self.0.discard();
     }
@@ -428,6 +478,10 @@ impl<F: FnOnce() + Send + 'static> Work<Slot> for Fired<F> {
 
     fn doom(&mut self) -> Doom {
         Doom::Silent
+    }
+
+    fn hand_back(&mut self) -> HandBack {
+        HandBack::Yes
     }
 
     fn discard(self) {

@@ -5,8 +5,9 @@ use super::submit::Way;
 use super::{Core, State};
 use crate::context::{self, Wait};
 use crate::pool::worker::WorkerCx;
-use crate::sync::Condvar;
+use crate::sync::{Condvar, MutexGuard};
 use crate::task::slot::Slot;
+use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -68,9 +69,19 @@ impl Core {
             self.stranded.store(false, Ordering::Relaxed);
             return false;
         };
+        self.as_guest(state, |slot| self.run(job, slot));
+        true
+    }
+
+    /// Runs a task of the pool on the current thread, which is none of its workers. Ends the critical section.
+    pub(super) fn as_guest(
+        self: &Arc<Core>,
+        mut state: MutexGuard<'_, State>,
+        run: impl FnOnce(&Slot),
+    ) {
         let id = state.next_worker;
         state.next_worker += 1;
-        let slot = Arc::new(Slot::new(std::thread::current().name().unwrap_or("a blocked worker").into()));
+        let slot = Arc::new(Slot::new(std::thread::current().name().unwrap_or("a submitter").into()));
         let guest = Worker {
             slot: slot.clone(),
             thread: None,
@@ -83,14 +94,15 @@ impl Core {
         };
         guest.slot.reach();
         state.crew.insert(id, guest);
-        drop(state);
-        let cx = WorkerCx { core: self.clone(), slot, id, own: None };
-        context::enter_worker(&cx, || self.run(job, &cx.slot));
+        self.wake(state, None);
+        let cx = WorkerCx { core: self.clone(), slot, id, own: None, limits: RefCell::default() };
+        context::enter_worker(&cx, || run(&cx.slot));
         if self.is_stale() {
-            return true;
+            return;
         }
-        self.close_if_drained(&mut self.state.lock());
+        let mut state = self.state.lock();
+        self.close_if_drained(&mut state);
+        self.wake(state, None);
         self.sign_off(id, true);
-        true
     }
 }

@@ -4,7 +4,7 @@ use super::crew::{for_an_end, Worker};
 use super::{Core, State};
 use crate::contain;
 use crate::context::Wait;
-use crate::queue::job::{Doom, Job, Resolve};
+use crate::queue::job::{Doom, HandBack, Job, Resolve};
 use crate::queue::Intake;
 use crate::registry::ended::{self, EndedThread};
 use crate::registry::member::{Circle, Doomed, Member, Tally};
@@ -22,7 +22,7 @@ impl Core {
     pub(in crate::pool) fn close_intake(&self, intake: Intake, refusal: RejectReason) {
         let mut state = self.state.lock();
         self.narrow(&mut state, intake, refusal);
-        drop(state);
+        self.wake(state, None);
         self.signal();
         self.retire_if_done();
     }
@@ -33,29 +33,55 @@ impl Core {
             state.closed_at = Some(Instant::now());
         }
         state.queue.narrow(&self.injector, intake, self.refuses_own(intake));
+        state.rouse_submitters();
         self.close_if_drained(state);
     }
 
-    /// Closes for good, and claims everything that is queued for cancellation. The hollow jobs among it come along: dropping
-    /// one may run code that is not ours.
+    /// Closes for good, and claims everything that is queued for cancellation.
     fn doom_queue(&self, state: &mut State) -> DoomedTasks {
+        let jobs = self.take_queue(state);
+        let mut doomed = DoomedTasks::default();
+        jobs.into_iter().for_each(|job| state.lost += state.doom(job, &mut doomed));
+        doomed
+    }
+
+    /// Closes for good, and takes all that is queued, backlogs of limits included.
+    fn take_queue(&self, state: &mut State) -> VecDeque<Job<Slot>> {
         state.closed_at.get_or_insert_with(Instant::now);
         self.close_for_good(state);
         let mut jobs = state.queue.take_all(&self.injector);
-        let mut handles = Vec::new();
-        for job in &mut jobs {
-            match job.doom() {
-                Doom::Gone => {
-                    state.queue.hollowed(-1);
-                    continue;
-                }
-                Doom::Silent => {}
-                Doom::Awaited(handle) => handles.push(handle),
-            }
-            state.cancelled += 1;
-            state.lost += 1;
+        jobs.extend(state.take_backlogs());
+        jobs
+    }
+
+    /// Closes for good, tells the running tasks to stop, and gives back what is queued and may leave the pool; and, to be
+    /// buried, what may not.
+    pub(in crate::pool) fn hand_back(&self) -> (Vec<Job<Slot>>, Box<dyn Doomed>) {
+        let mut state = self.state.lock();
+        if state.queue.intake() == Intake::Open {
+            state.refusal = RejectReason::Closed;
         }
-        DoomedTasks { jobs, handles }
+        self.told.store(true, Ordering::Relaxed);
+        let mut returned = Vec::new();
+        let mut doomed = DoomedTasks::default();
+        for mut job in self.take_queue(&mut state) {
+            match job.hand_back() {
+                HandBack::Yes => {
+                    state.returned += 1;
+                    returned.push(job);
+                }
+                HandBack::Gone => {
+                    state.queue.hollowed(-1);
+                    doomed.jobs.push_back(job);
+                }
+                HandBack::Never => {
+                    state.doom(job, &mut doomed);
+                }
+            }
+        }
+        self.wake(state, None);
+        self.signal();
+        (returned, Box::new(doomed))
     }
 
     pub(in crate::pool) fn add_handle(&self) {
@@ -106,7 +132,7 @@ impl Core {
         let doomed = self.doom_queue(&mut state);
         // Dropping captures may hang; then the handles resolve at the deadline.
         state.unburied.extend(doomed.handles.iter().cloned());
-        drop(state);
+        self.wake(state, None);
         self.signal();
         Box::new(doomed).bury();
         let buried = std::mem::take(&mut self.state.lock().unburied);
@@ -136,7 +162,7 @@ impl Member for Core {
             Circle::Own => self.narrow(&mut state, Intake::Own, RejectReason::Closed),
             Circle::Registry => self.narrow(&mut state, Intake::Registry, RejectReason::ShuttingDown),
         }
-        drop(state);
+        self.wake(state, None);
         self.signal();
     }
 
@@ -160,7 +186,7 @@ impl Member for Core {
         }
         self.told.store(true, Ordering::Relaxed);
         let doomed = self.doom_queue(&mut state);
-        drop(state);
+        self.wake(state, None);
         self.signal();
         Box::new(doomed)
     }
@@ -268,6 +294,8 @@ impl Member for Core {
         stats.completed = ended.completed;
         stats.panicked = ended.panicked;
         stats.cancelled = state.cancelled;
+        stats.returned = state.returned;
+        stats.delayed = state.delayed;
         stats.abandoned = state.abandoned.len() as u64;
         stats.phase = match state.queue.intake() {
             Intake::Open => PoolPhase::Open,
@@ -307,7 +335,29 @@ impl Member for Core {
 /// no task any more.
 const FROM_NOW_ON: Ended = Ended { completed: u64::MAX, panicked: u64::MAX };
 
+impl State {
+    /// Claims a job for cancellation. Returns how many tasks that cancels: none where it is hollow. Such a job comes along,
+    /// as dropping it may run code that is not ours.
+    fn doom(&mut self, mut job: Job<Slot>, doomed: &mut DoomedTasks) -> u64 {
+        let count = match job.doom() {
+            Doom::Gone => {
+                self.queue.hollowed(-1);
+                0
+            }
+            Doom::Silent => 1,
+            Doom::Awaited(handle) => {
+                doomed.handles.push(handle);
+                1
+            }
+        };
+        self.cancelled += count;
+        doomed.jobs.push_back(job);
+        count
+    }
+}
+
 /// What a deadline, or a broken pool, cancels.
+#[derive(Default)]
 struct DoomedTasks {
     jobs: VecDeque<Job<Slot>>,
     handles: Vec<Arc<dyn Resolve>>,

@@ -68,7 +68,7 @@ impl Core {
             while turns > 0 {
                 turns -= u32::from(own.has_pushed());
                 cx.slot.reach();
-                match Job::run_next(own, &cx.slot) {
+                match Job::run_next(own, &cx.slot, || self.make_way()) {
                     Some(true) => has_run = true,
                     Some(false) => self.state.lock().queue.hollowed(-1),
                     None => break,
@@ -122,6 +122,13 @@ impl Core {
             }
             slot.reach();
             if let Some(supply) = self.take(&mut state, own) {
+                if state.queue.is_bounded() {
+                    // What is under way is in no count, and there would seem to be room for that much more.
+                    let (job, _) = supply.unload(own);
+                    let called = state.queue.settle(&self.injector);
+                    self.wake(state, called);
+                    return Next::Run(job);
+                }
                 let called = state.queue.settle_with(&self.injector, supply.has_more());
                 self.wake(state, called);
                 let (job, has_bell) = supply.unload(own);
