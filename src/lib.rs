@@ -126,7 +126,8 @@ pub use exit::{
     token, wait_finished, ShutdownGuard,
 };
 pub use pool::{
-    BuildError, FollowUps, Limited, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull,
+    BuildError, FollowUps, Limited, Pool, PoolBuilder, Scope, ScopedJoinHandle, SpawnAsync, UnstartedTask,
+    WhenFull,
 };
 pub use registry::report::{
     HookOutcome, HookReport, Phase, PoolPhase, PoolReport, PoolStats, Progress, Reason, Report, RunningTask,
