@@ -125,9 +125,7 @@ pub use exit::{
     after_join, before_join, exit, guard, hold, request_shutdown, set_deadline, shutdown, shutdown_timeout,
     token, wait_finished, ShutdownGuard,
 };
-pub use pool::{
-    BuildError, FollowUps, Limited, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull,
-};
+pub use pool::{BuildError, FollowUps, Limited, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull};
 pub use registry::report::{
     HookOutcome, HookReport, Phase, PoolPhase, PoolReport, PoolStats, Progress, Reason, Report, RunningTask,
     Stage,
