@@ -3,75 +3,80 @@
 //! # Why nothing borrowed is used too late
 //!
 //! A pool's queue holds what lives for ever, so the closure of a scoped task has its lifetime erased. Three facts make that
-//! sound, and the code that they rest on is in this file:
+//! sound, and the code that they rest on is in this file and [`tasks`](super::tasks):
 //!
 //! 1. Everything of a task that may borrow is in its closure: what the user's closure captured, and the place for its result.
 //!    What is left of the task elsewhere, in the queue, in a worker's slot, in a handle, borrows nothing.
 //! 2. Each [`Borrowed`] has a [`Guard`], which it drops after the closure, whatever becomes of it: after it has run, or
 //!    after it was dropped unrun, because it was cancelled, refused, or forgotten in a queue.
-//! 3. [`Tasks::none_left`] is false while there is a guard, and a scope ends, by a return or by a panic, only when it is true.
-//!    Guards are made by the closure of the scope and by its tasks, and both count as long as they may make one: so when
-//!    the closure is over and there is none, there will be none.
+//! 3. [`Tasks::none_left`] is false while there is a guard, and a scope ends, by a return or by a panic, only when it is true:
+//!    [`enclose`] sees to that. Guards are made through a borrow of the scope, which its closure has and its tasks, and
+//!    threads that these wait for; so when the closure is over and no guard is left, none will be made.
 //!
 //! A forked child has no other threads, so the tasks of its parent end for it when it comes to the end of the scope, and
 //! nothing waits for them there. What is left of them in queues must be neither run nor dropped after that, and is not.
 #![allow(unsafe_code)]
 
-use crate::contain;
-use crate::os::Generation;
-use crate::sync::Event;
+use super::inner::Inner;
+use super::tasks::Guard;
+use crate::contain::{self, Payload};
 use crate::task::cell::{Call, Called};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::marker::PhantomData;
 
-/// How many tasks of a scope have not ended.
-pub(super) struct Tasks {
-    born: Generation,
-    left: AtomicUsize,
-    /// Signalled when none is left, and when the owner of the scope may find something else to do.
-    event: Event,
+/// Where tasks are submitted that borrow from outside of [`Pool::scope`].
+///
+/// `'scope` is the time of the scope: its tasks may borrow what lives that long, itself included, and submit more. `'env`
+/// is the time of what they borrow from outside. As with [`std::thread::Scope`] neither is ever written down.
+///
+/// ```
+/// let pool = winddown::Pool::new(2);
+/// let numbers: Vec<u64> = (1..=1000).collect();
+/// let sum = pool.scope(|s| {
+///     let (left, right) = numbers.split_at(500);
+///     let left = s.spawn(move || left.iter().sum::<u64>());
+///     let right = s.spawn(move || right.iter().sum::<u64>());
+///     Ok::<_, winddown::JoinError>(left.join()? + right.join()?)
+/// })?;
+/// assert_eq!(sum, 500_500);
+/// # Ok::<(), winddown::JoinError>(())
+/// ```
+///
+/// A task cannot outlive what it borrows:
+///
+/// ```compile_fail
+/// let pool = winddown::Pool::new(2);
+/// pool.scope(|s| {
+///     let local = 5; // gone when the closure returns, while the task may still run
+///     s.spawn(|| println!("{local}"));
+/// });
+/// ```
+pub struct Scope<'scope, 'env: 'scope> {
+    pub(super) inner: Inner,
+    /// Neither lifetime can be made shorter or longer: a task that borrows for less than the scope would outlive that.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
 }
 
-impl Tasks {
-    pub(super) fn new() -> Arc<Tasks> {
-        Arc::new(Tasks { born: Generation::now(), left: AtomicUsize::new(0), event: Event::default() })
-    }
-
-    /// Whether this is a child of the process that the scope belongs to.
-    pub(super) fn is_past(&self) -> bool {
-        self.born.is_past()
-    }
-
-    /// Whether no task is left that could use what it borrows.
-    pub(super) fn none_left(&self) -> bool {
-        // Acquire: pairs with the Release of each guard's drop, as all of them change the count by one step from the one
-        // before. What the tasks did to what they borrowed is seen by whoever goes on from here.
-        self.is_past() || self.left.load(Ordering::Acquire) == 0
-    }
-
-    pub(super) fn event(&self) -> &Event {
-        &self.event
-    }
-}
-
-/// A task that has not ended.
-pub(super) struct Guard(Arc<Tasks>);
-
-impl Guard {
-    pub(super) fn new(tasks: &Arc<Tasks>) -> Guard {
-        // Relaxed: who waits for the end is either this thread or finds this one's own guard in the count.
-        tasks.left.fetch_add(1, Ordering::Relaxed);
-        Guard(tasks.clone())
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // The count is the parent's in a forked child. Release: see `none_left`.
-        if !self.0.is_past() && self.0.left.fetch_sub(1, Ordering::Release) == 1 {
-            self.0.event.signal();
+/// Calls `f` with a scope, and waits until no task of it is left, whatever came of `f`. The only place where a scope is made.
+pub(super) fn enclose<'env, F, R>(inner: Inner, f: F) -> Result<R, Payload>
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+{
+    /// The end of the scope while there are tasks.
+    struct Abort;
+    impl Drop for Abort {
+        fn drop(&mut self) {
+            std::process::abort();
         }
     }
+    let scope = Scope { inner, scope: PhantomData, env: PhantomData };
+    let result = contain::run(|| f(&scope));
+    let abort = Abort;
+    scope.inner.wait();
+    if scope.inner.tasks.none_left() {
+        std::mem::forget(abort);
+    }
+    result
 }
 
 /// The closure of a scoped task, which says whether it has panicked, and lets no panic out.
@@ -82,17 +87,15 @@ pub(super) struct Borrowed {
 }
 
 impl Borrowed {
-    /// # Safety
-    ///
-    /// What the closure borrows stays as it is, whatever happens, until [`none_left`](Tasks::none_left) is true for the
-    /// tasks of `guard`.
-    pub(super) unsafe fn new<'scope>(
+    pub(super) fn new<'scope>(
+        scope: &'scope Scope<'scope, '_>,
         closure: impl FnOnce() -> bool + Send + 'scope,
-        guard: Guard,
     ) -> Borrowed {
+        let guard = Guard::new(&scope.inner.tasks);
         let closure: Box<dyn FnOnce() -> bool + Send + 'scope> = Box::new(closure);
-        // SAFETY: the two types differ in the lifetime alone. The closure is called or dropped before its guard is
-        // dropped, or never, and until then what it borrows is there, says the caller.
+        // SAFETY: the two types differ in the lifetime alone. `'scope` lasts as long as the borrow of the scope, which
+        // `enclose` made and keeps alive, along with all that is borrowed for as long, until no guard is left. The closure
+        // is called or dropped before its guard is dropped, or never.
         let closure = unsafe {
             std::mem::transmute::<
                 Box<dyn FnOnce() -> bool + Send + 'scope>,
@@ -105,7 +108,7 @@ impl Borrowed {
     /// Takes the closure out, where it may still be used.
     fn take(&mut self) -> Option<Box<dyn FnOnce() -> bool + Send>> {
         let closure = self.closure.take()?;
-        if self.guard.as_ref().is_some_and(|guard| guard.0.is_past()) {
+        if self.guard.as_ref().is_some_and(|guard| guard.is_past()) {
             std::mem::forget(closure);
             return None;
         }
@@ -128,17 +131,4 @@ impl Drop for Borrowed {
         // The guard is dropped after this, as fields are.
         contain::drop_quietly(self.take());
     }
-}
-
-/// Runs `wait`, which must not unwind: that would end the scope before its tasks.
-pub(super) fn without_unwinding(wait: impl FnOnce()) {
-    struct Abort;
-    impl Drop for Abort {
-        fn drop(&mut self) {
-            std::process::abort();
-        }
-    }
-    let abort = Abort;
-    wait();
-    std::mem::forget(abort);
 }
