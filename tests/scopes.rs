@@ -158,7 +158,7 @@ fn a_handle_says_whether_its_task_has_ended_and_prints() {
         let pool = pool(1);
         let (go, wait) = mpsc::channel::<()>();
         pool.scope(|s| {
-            let handle = s.spawn(move || drop(wait.recv()));
+            let handle = s.spawn(move || wait.recv().is_err());
             assert!(!handle.is_finished());
             assert_eq!(format!("{handle:?}"), "ScopedJoinHandle { is_finished: false }");
             assert!(format!("{s:?}").contains("pool-"), "{s:?}");
@@ -166,7 +166,7 @@ fn a_handle_says_whether_its_task_has_ended_and_prints() {
             drop(go);
             assert_eq!(second.join().unwrap(), 5);
             assert!(handle.is_finished());
-            handle.join().unwrap();
+            assert!(handle.join().unwrap());
         });
     });
 }
@@ -398,6 +398,31 @@ fn hooks_use_scopes() {
         registry.before_join("before", hook(pool.clone(), count.clone())).unwrap();
         registry.after_join("after", hook(pool.clone(), count.clone())).unwrap();
         assert!(registry.shutdown().is_clean());
+        assert_eq!(count.load(SeqCst), 2);
+    });
+}
+
+#[test]
+fn callbacks_of_a_pools_own_threads_use_scopes() {
+    within(|| {
+        let place = Arc::new(Mutex::new(None::<Pool>));
+        let count = Arc::new(AtomicUsize::new(0));
+        let callback = || {
+            let (place, count) = (place.clone(), count.clone());
+            move || {
+                let Some(pool) = place.lock().unwrap().clone() else { return };
+                let value = pool.scope(|s| {
+                    s.spawn(|| count.fetch_add(1, SeqCst));
+                    s.spawn(|| 5).join().unwrap()
+                });
+                assert_eq!(value, 5);
+            }
+        };
+        let pool = builder(1).on_thread_start(callback()).on_thread_stop(callback()).build().unwrap();
+        *place.lock().unwrap() = Some(pool.clone());
+        assert_eq!(pool.scope(|s| s.spawn(|| 1).join().unwrap()), 1);
+        assert!(pool.shutdown().is_clean());
+        place.lock().unwrap().take();
         assert_eq!(count.load(SeqCst), 2);
     });
 }

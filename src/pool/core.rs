@@ -378,6 +378,11 @@ impl Core {
         context::has_host(|cx: &WorkerCx| self.is_in_task_of(cx))
     }
 
+    /// Whether the current thread is in one of the pool's callbacks.
+    pub(super) fn is_in_callback(&self) -> bool {
+        context::has_host(|cx: &WorkerCx| cx.core.id == self.id && cx.slot.depth() == 0)
+    }
+
     /// What [`Owner::run_in_place`] says; `may_run` is asked whether it may be run, for one that is in the queue.
     fn run_where_inside(
         &self,

@@ -36,7 +36,7 @@ impl Pool {
     /// [`std::thread::scope`] and rayon's `scope`; like those of the former, tasks have results.
     ///
     /// Every task runs. What the pool refuses, since it is closed or full, runs on the thread that submits it, before
-    /// [`spawn`](Scope::spawn) returns. Only a [deadline](Pool::shutdown_timeout) or [`shutdown_now`](Pool::shutdown_now)
+    /// [`spawn`](Scope::spawn) returns; so does everything in a callback of the pool's own threads. Only a [deadline](Pool::shutdown_timeout) or [`shutdown_now`](Pool::shutdown_now)
     /// cancels tasks that have not started, which drops them before the scope ends. A running task holds the scope, even where
     /// a report has called it abandoned; in a forked child no task of the parent does.
     ///
@@ -108,8 +108,7 @@ impl<'scope> Scope<'scope, '_> {
         let of_task = packet.clone();
         // The result of a task that nobody waits for is dropped at the end of this, too.
         let task = move || of_task.fill(contain::run(f));
-        let handle = if self.inner.tasks.is_past() {
-            // The count is that of the parent process, where nobody waits for this.
+        let handle = if self.inner.is_inline() {
             task();
             None
         } else {
@@ -208,5 +207,26 @@ impl Work<Slot> for Kept {
 
     fn discard(self) {
         self.0.discard();
+    }
+}
+
+/// Programs that must not compile, with whatever compiler; `tests/compile_fail.rs` sees to it that they fail for the right
+/// reason.
+#[cfg(doctest)]
+mod must_not_compile {
+    macro_rules! programs {
+        ($($name:literal)*) => {
+            $(#[doc = concat!("```compile_fail\n", include_str!(concat!("../../tests/compile_fail/", $name, ".rs")), "```\n")])*
+            struct Programs;
+        };
+    }
+    programs! {
+        "capture_is_not_send"
+        "handle_leaves_the_scope"
+        "result_is_not_send"
+        "scope_leaves_the_scope"
+        "task_outlives_the_environment"
+        "task_outlives_what_it_borrows"
+        "two_tasks_change_one_thing"
     }
 }

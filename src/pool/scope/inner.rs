@@ -22,6 +22,9 @@ pub(super) struct Inner {
     pub(super) core: Arc<Core>,
     pub(super) tasks: Arc<Tasks>,
     pub(super) panics: Arc<Panics>,
+    /// Whether tasks run on the thread that submits them: in a callback of the pool's threads, where there may be no other
+    /// thread to run them, and this one runs none.
+    is_inline: bool,
     /// What may have to be run in place; none where that cannot be.
     queued: Option<Mutex<Queued>>,
 }
@@ -32,8 +35,15 @@ impl Inner {
             core: core.clone(),
             tasks: Tasks::new(),
             panics: Arc::new(Panics::new()),
+            is_inline: core.is_in_callback(),
             queued: core.is_on_stack().then(|| Mutex::new(Queued::new(core.config.max_threads == 1))),
         }
+    }
+
+    /// Whether a task is to be run at once by who submits it. So it is in a forked child: the count of tasks is that of its
+    /// parent.
+    pub(super) fn is_inline(&self) -> bool {
+        self.is_inline || self.tasks.is_past()
     }
 
     /// Notes a task that was queued.
