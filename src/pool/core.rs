@@ -408,10 +408,9 @@ impl Core {
                 Place::Outside => return InPlace::Settled,
             };
             drop(state);
-            if verdict == InPlace::Settled && task.clone().run(&cx.slot, &|| self.count_claimed(&*task)) {
-                if !self.is_stale() {
-                    self.signal();
-                }
+            let may_run = verdict == InPlace::Settled;
+            if may_run && task.clone().run(&cx.slot, &|| self.count_claimed(&*task)) && !self.is_stale() {
+                self.signal();
             }
             verdict
         })
