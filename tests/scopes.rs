@@ -628,7 +628,7 @@ fn a_task_that_a_deadline_abandons_holds_its_scope() {
                 let report = pool.shutdown_timeout(Duration::from_millis(1));
                 assert_eq!(report.abandoned().len(), 1);
                 assert_eq!(report.abandoned()[0].location().file(), file!());
-                assert!(handle.join().map(|()| ()).unwrap_err().is_abandoned());
+                assert!(handle.join().unwrap_err().is_abandoned());
                 assert_eq!(ground.ended.load(SeqCst), 0);
                 drop(go); // from here on it ends, while the scope waits
             })
@@ -752,7 +752,7 @@ fn what_a_closed_pool_refuses_the_caller_runs() {
                 }
                 let nested = s.spawn(|| s.spawn(|| thread::current().id()).join().unwrap());
                 assert_eq!(nested.join().unwrap(), here);
-                assert!(s.spawn(|| panic!("joined")).join().map(|()| ()).unwrap_err().is_panic());
+                assert!(s.spawn(|| panic!("joined")).join().unwrap_err().is_panic());
                 s.spawn(|| panic!("not joined"));
                 order.push((3, here));
             })

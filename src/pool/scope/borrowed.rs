@@ -23,7 +23,7 @@ use crate::contain::{self, Payload};
 use crate::task::cell::{Call, Called};
 use std::marker::PhantomData;
 
-/// Where tasks are submitted that borrow from outside of [`Pool::scope`].
+/// Where tasks are submitted that borrow from outside of [`Pool::scope`](crate::Pool::scope).
 ///
 /// `'scope` is the time of the scope: its tasks may borrow what lives that long, itself included, and submit more. `'env`
 /// is the time of what they borrow from outside. As with [`std::thread::Scope`] neither is ever written down.
