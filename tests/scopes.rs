@@ -607,6 +607,44 @@ fn a_deadline_drops_queued_tasks_before_the_scope_ends() {
     });
 }
 
+/// A capture whose drop takes its time, and uses what it borrows at its end.
+struct Slow<'a>(Loan<'a>, Sender<()>, Receiver<()>);
+
+impl Drop for Slow<'_> {
+    fn drop(&mut self) {
+        self.1.send(()).unwrap();
+        let _ = self.2.recv();
+        self.0.touch();
+    }
+}
+
+#[test]
+fn a_capture_that_is_being_dropped_after_a_deadline_holds_the_scope() {
+    within(|| {
+        let pool = pool(1);
+        let ground = Ground::new();
+        let busy = occupy(&pool);
+        let (dropping, is_dropping) = mpsc::channel();
+        let (go, wait) = mpsc::channel();
+        pool.scope(|s| {
+            let slow = Slow(ground.loan(), dropping, wait);
+            let handle = s.spawn(move || slow.0.touch());
+            pool.shutdown_timeout(Duration::from_millis(1));
+            // Its handle has resolved, while somebody who was left behind is at the captures.
+            assert!(handle.join().unwrap_err().is_cancelled());
+            is_dropping.recv().unwrap();
+            assert_eq!(ground.ended.load(SeqCst), 0);
+            // Long enough for a scope that does not wait to be over: not waited for by anything else.
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(20));
+                go.send(()).unwrap();
+            });
+        });
+        assert_eq!(ground.ended.load(SeqCst), 1);
+        drop(busy);
+    });
+}
+
 #[test]
 fn a_task_that_a_deadline_abandons_holds_its_scope() {
     within(|| {

@@ -58,9 +58,7 @@ impl Inner {
     /// The next task for the owner, if one is queued.
     fn next(&self) -> Option<Arc<dyn AnyTask>> {
         loop {
-            // In a forked child the lock may be held for ever.
-            let queued = self.queued.as_ref().filter(|_| !self.tasks.is_past())?;
-            let task = queued.lock().pop()?;
+            let task = self.queued.as_ref()?.lock().pop()?;
             if task.is_queued() {
                 return Some(task);
             }
@@ -70,6 +68,7 @@ impl Inner {
     /// Waits until no task is left, and runs meanwhile what only this thread may be left to run.
     pub(super) fn wait(&self) {
         let mut blocked = None;
+        // In a forked child none is left, and the lock of the list may be held for ever.
         while !self.tasks.none_left() {
             let mut next = None;
             let mut look = || {
