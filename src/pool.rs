@@ -2,6 +2,7 @@
 
 mod builder;
 mod core;
+mod delay;
 mod full;
 mod limit;
 #[cfg(test)]
@@ -253,6 +254,7 @@ impl Pool {
     /// ```
     pub fn close(&self) {
         if !self.core.is_stale() {
+            self.core.bring_due(usize::MAX);
             self.core.close_intake(Intake::Own, RejectReason::Closed);
         }
     }
@@ -330,6 +332,7 @@ impl Pool {
         }
         // From here on, so that a task that calls this is not waited for by another shutdown meanwhile.
         let _blocked = context::block(self.core.wait_for_shutdown());
+        self.core.bring_due(usize::MAX);
         let (jobs, doomed) = self.core.hand_back();
         doomed.bury();
         (self.wind_down(None), jobs.into_iter().map(UnstartedTask::new).collect())
