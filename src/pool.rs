@@ -245,7 +245,8 @@ impl Pool {
 
     /// Refuses new tasks from now on and lets what was accepted drain in the background. Does not block.
     ///
-    /// Until that is done the pool's own tasks may still submit to it, unless [`FollowUps::Reject`].
+    /// Until that is done the pool's own tasks may still submit to it, unless [`FollowUps::Reject`]. [Delays](Pool::spawn_after)
+    /// that are not over are cancelled, and their captures dropped here.
     ///
     /// ```
     /// let pool = winddown::Pool::new(2);

@@ -403,11 +403,11 @@ impl Core {
             if verdict == InPlace::NotYet {
                 return verdict;
             }
-            if task.clone().run(&cx.slot, &|| self.count_claimed(&*task)) {
-                if !self.is_stale() {
-                    self.signal();
-                }
-            } else if !task.is_finished() {
+            let has_run = task.clone().run(&cx.slot, &|| self.count_claimed(&*task));
+            if has_run && !self.is_stale() {
+                self.signal();
+            }
+            if !has_run && !task.is_finished() {
                 // Another thread runs it, which may come to wait for one that nobody else is left to run.
                 return InPlace::NotYet;
             }

@@ -16,11 +16,12 @@ impl Pool {
     /// [full queue](crate::PoolBuilder::queue_capacity) rather than wait. With a delay of zero it is queued at once. One that
     /// is longer than clocks count (`Duration::MAX`) never ends.
     ///
-    /// **At the end.** When the pool closes, by whatever way, delays that are not over are cancelled: their captures are
-    /// dropped, and then their handles resolve. Nothing waits for them, and no report counts them as lost; it counts them as
-    /// [cancelled](crate::PoolStats::cancelled), and before that the pool as [delayed](crate::PoolStats::delayed).
-    /// [`wait_idle`](Pool::wait_idle) does not wait for them either. [Cancelling](JoinHandle::cancel) one drops its captures at
-    /// once.
+    /// **At the end.** When the pool closes, in whatever way, delays that are not over are cancelled: their captures are
+    /// dropped, and then their handles resolve. [`close`](Pool::close), [`shutdown_now`](Pool::shutdown_now) and the drop of the
+    /// last handle do so on their own thread, other shutdowns on one for that. Nothing waits for the tasks, and no report
+    /// counts them as lost; it counts them as [cancelled](crate::PoolStats::cancelled), and before that the pool as
+    /// [delayed](crate::PoolStats::delayed). [`wait_idle`](Pool::wait_idle) does not wait for them either.
+    /// [Cancelling](JoinHandle::cancel) one drops its captures at once.
     ///
     /// All delays of a [registry](crate::Registry) share one thread, `winddown-timer`, which runs none of their tasks. The first
     /// delay starts it, and it ends when none is left. The model is Java's `ScheduledExecutorService.schedule`.

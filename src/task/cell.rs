@@ -510,10 +510,13 @@ mod tests {
         const WORD: usize = size_of::<usize>();
         let words = |n: usize| n * WORD;
         assert_eq!(overhead(|| ()), words(7));
-        let (one, three, many) = ([1_usize; 1], [1_usize; 3], [1_usize; 20]);
-        for overhead in
-            [overhead(move || drop(one)), overhead(move || drop(three)), overhead(move || drop(many))]
-        {
+        let (one, three, many) = ([1; 1], [1; 3], [1; 20]);
+        let capture = [
+            overhead(move || assert_eq!(one, [1_usize; 1])),
+            overhead(move || assert_eq!(three, [1_usize; 3])),
+            overhead(move || assert_eq!(many, [1_usize; 20])),
+        ];
+        for overhead in capture {
             assert!(overhead <= words(7), "{overhead} bytes");
         }
     }
