@@ -95,7 +95,7 @@
 //! exit            guard, exit() and the global registry's verbs
 //! pool            Pool, its builder; pool::core: the lock that accepting, closing and workers share, with
 //!                 core::crew, who runs tasks, and core::winding, how a pool ends
-//! process         the global registry, afresh in every forked child, and the exit handler
+//! process         the global registry, afresh in every forked child (process::eras), and the exit handler
 //! registry        hooks, holds, members; registry::{shutdown, drain, budget}: the order and its time
 //! task            handles; task::cell: one task's states; task::slot: what a worker shows of its task
 //! queue           tasks in order, and who may add; queue::job: a closure, inline
@@ -126,7 +126,7 @@ pub use exit::{
     token, wait_finished, ShutdownGuard,
 };
 pub use pool::{
-    BuildError, FollowUps, Limited, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull,
+    default_pool, execute, spawn, BuildError, FollowUps, Limited, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull,
 };
 pub use registry::report::{
     HookOutcome, HookReport, Phase, PoolPhase, PoolReport, PoolStats, Progress, Reason, Report, RunningTask,

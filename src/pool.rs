@@ -2,6 +2,7 @@
 
 mod builder;
 mod core;
+mod default;
 mod full;
 mod limit;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod unstarted;
 mod worker;
 
 pub use builder::{BuildError, FollowUps, PoolBuilder, WhenFull};
+pub use default::{default_pool, execute, spawn};
 pub use full::SpawnAsync;
 pub use limit::Limited;
 pub use unstarted::UnstartedTask;
@@ -76,11 +78,8 @@ impl Pool {
     /// assert_eq!(pool.stats().threads, 0); // they start with the work
     /// ```
     pub fn new(max_threads: usize) -> Pool {
-        let builder = Pool::builder().max_threads(max_threads);
-        match builder.build_either() {
-            Ok(Ok(pool) | Err(pool)) => pool,
-            Err(error) => panic!("Pool::new({max_threads}): {error}"),
-        }
+        let pool = Pool::builder().max_threads(max_threads).build_or_refuse();
+        pool.unwrap_or_else(|error| panic!("Pool::new({max_threads}): {error}"))
     }
 
     /// Sets up a pool in detail.

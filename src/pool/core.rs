@@ -50,19 +50,31 @@ use crate::task::cell::{AnyTask, Place};
 use crate::task::slot::{Ended, Slot};
 use crate::task::{InPlace, Owner};
 use crate::{FollowUps, WhenFull};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-pub(crate) type Callback = Arc<dyn Fn() + Send + Sync>;
+type Callback<R> = Arc<dyn Fn() -> R + Send + Sync>;
+type PanicCallback = Arc<dyn Fn(&RunningTask, &(dyn Any + Send)) + Send + Sync>;
 
-/// What a pool calls on each of its threads.
+/// What a pool calls on its threads.
 #[derive(Clone, Default)]
 pub(crate) struct Callbacks {
-    pub(crate) on_start: Option<Callback>,
-    pub(crate) on_stop: Option<Callback>,
+    pub(crate) on_start: Option<Callback<()>>,
+    pub(crate) make_state: Option<Callback<Box<dyn Any>>>,
+    pub(crate) on_stop: Option<Callback<()>>,
+    /// Also on a thread that runs a task for once.
+    pub(crate) on_panic: Option<PanicCallback>,
+}
+
+impl Callbacks {
+    fn is_empty(&self) -> bool {
+        let Callbacks { on_start, make_state, on_stop, on_panic } = self;
+        on_start.is_none() && make_state.is_none() && on_stop.is_none() && on_panic.is_none()
+    }
 }
 
 /// What the builder decided.
@@ -206,7 +218,7 @@ impl Core {
     ) -> Core {
         let (queue, injector) = Queue::new(config.max_threads == 1, config.queue_capacity);
         Core {
-            has_callbacks: callbacks.on_start.is_some() || callbacks.on_stop.is_some(),
+            has_callbacks: !callbacks.is_empty(),
             callbacks: Mutex::new(callbacks),
             id: crate::registry::unique_id(),
             name,
@@ -375,31 +387,42 @@ impl Core {
         task: &dyn Fn() -> Arc<dyn AnyTask>,
         may_run: impl FnOnce(&WorkerCx, &mut State) -> InPlace,
     ) -> InPlace {
-        context::with_host(|cx: Option<&WorkerCx>| {
-            let Some(cx) = cx.filter(|cx| cx.core.id == self.id && cx.slot.depth() > 0) else {
-                return InPlace::Settled;
-            };
-            let task = task();
-            assert!(
-                !cx.slot.is_inside(&task),
-                "the task submitted at {} was joined inside itself, where it could never end",
-                task.location()
-            );
+        // Not only the innermost: a task of this pool may have submitted one of another pool, found its queue full, and run it
+        // itself, and then `task` may wait for this very thread.
+        let is_ours = |cx: &WorkerCx| cx.core.id == self.id && cx.slot.depth() > 0;
+        let mut found = None;
+        context::find_host(|cx: &WorkerCx| -> Option<()> {
+            if is_ours(cx) {
+                let task = found.get_or_insert_with(task);
+                assert!(
+                    !cx.slot.is_inside(task),
+                    "the task submitted at {} was joined inside itself, where it could never end",
+                    task.location()
+                );
+            }
+            None
+        });
+        let Some(task) = found else { return InPlace::Settled };
+        let mut may_run = Some(may_run);
+        let verdict = context::find_host(|cx: &WorkerCx| {
+            let may_run = may_run.take_if(|_| is_ours(cx))?;
             let mut state = self.state.lock();
             let verdict = match task.place() {
                 Place::Queue => may_run(cx, &mut state),
                 Place::Delays => InPlace::NotYet,
                 // Whoever has it runs it, or drops it.
-                Place::Outside => return InPlace::Settled,
+                Place::Outside => return Some(InPlace::Settled),
             };
             drop(state);
-            if verdict == InPlace::Settled && task.clone().run(&cx.slot, &|| self.count_claimed(&*task)) {
-                if !self.is_stale() {
+            if verdict == InPlace::Settled {
+                let run = || task.clone().run(&cx.slot, &|| self.count_claimed(&*task));
+                if context::enter_worker(cx, run) && !self.is_stale() {
                     self.signal();
                 }
             }
-            verdict
-        })
+            Some(verdict)
+        });
+        verdict.unwrap_or(InPlace::Settled)
     }
 
     /// Counts a task that was claimed to be run elsewhere than where it is.
