@@ -126,7 +126,8 @@ pub use exit::{
     token, wait_finished, ShutdownGuard,
 };
 pub use pool::{
-    default_pool, execute, spawn, BuildError, FollowUps, Limited, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull,
+    default_pool, execute, spawn, BuildError, FollowUps, Limited, Pool, PoolBuilder, SpawnAsync,
+    UnstartedTask, WhenFull,
 };
 pub use registry::report::{
     HookOutcome, HookReport, Phase, PoolPhase, PoolReport, PoolStats, Progress, Reason, Report, RunningTask,

@@ -30,8 +30,8 @@ mod winding;
 mod working;
 
 use self::crew::{for_an_end, Worker};
-pub(super) use self::limits::{Permit, Ticket};
 use self::limits::Backlog;
+pub(super) use self::limits::{Permit, Ticket};
 use self::lobby::Lobby;
 pub(super) use self::lobby::Seat;
 pub(super) use self::submit::{Entry, IfFull};

@@ -26,7 +26,12 @@ pub(crate) struct WorkerCx {
 
 impl WorkerCx {
     /// To be called on the thread itself, which the state never leaves.
-    pub(super) fn new(core: Arc<Core>, slot: Arc<Slot>, id: usize, own: Option<OwnEnd<Job<Slot>>>) -> WorkerCx {
+    pub(super) fn new(
+        core: Arc<Core>,
+        slot: Arc<Slot>,
+        id: usize,
+        own: Option<OwnEnd<Job<Slot>>>,
+    ) -> WorkerCx {
         WorkerCx { core, slot, id, own, limits: RefCell::default(), state: State::default() }
     }
 
@@ -47,8 +52,9 @@ pub(super) fn run(cx: WorkerCx) {
     let has_news = context::enter_worker(&cx, || {
         // Its own, from the first: another worker that leaves may take the pool's.
         let Callbacks { on_start, make_state, on_stop, on_panic: _ } = core.callbacks();
-        let has_started = on_start.as_deref().map_or(true, |start| call(&core, "on_thread_start", start).is_some())
-            && cx.make_state(make_state.as_deref().map(|make| make as _));
+        let has_started =
+            on_start.as_deref().map_or(true, |start| call(&core, "on_thread_start", start).is_some())
+                && cx.make_state(make_state.as_deref().map(|make| make as _));
         contain::drop_quietly((on_start, make_state));
         if !has_started && !core.is_stale() {
             core.break_down();

@@ -24,7 +24,8 @@ impl Core {
             worker.blocked.push(Blocked { wait, depth });
             is_starting = worker.is_starting;
         });
-        let stuck_at_start = state.crew.values().filter(|worker| worker.is_starting && worker.is_stuck()).count();
+        let stuck_at_start =
+            state.crew.values().filter(|worker| worker.is_starting && worker.is_stuck()).count();
         if let Some(deque) = state.crew.get(&id).and_then(|worker| worker.deque.clone()) {
             state.queue.clear_out(&deque);
         }
@@ -76,11 +77,7 @@ impl Core {
     }
 
     /// Runs a task of the pool on the current thread, which is none of its workers. Ends the critical section.
-    pub(super) fn as_guest(
-        self: &Arc<Core>,
-        mut state: MutexGuard<'_, State>,
-        run: impl FnOnce(&Slot),
-    ) {
+    pub(super) fn as_guest(self: &Arc<Core>, mut state: MutexGuard<'_, State>, run: impl FnOnce(&Slot)) {
         let id = state.next_worker;
         state.next_worker += 1;
         let slot = Arc::new(Slot::new(std::thread::current().name().unwrap_or("a submitter").into()));

@@ -126,7 +126,9 @@ impl Core {
         if_full: IfFull,
     ) -> Result<(), (W, RejectReason)> {
         match self.enter(if_full) {
-            Ok(Entry::Queue(state)) => self.add_at_gate(state, order).map_err(|(order, reason)| (order.work, reason)),
+            Ok(Entry::Queue(state)) => {
+                self.add_at_gate(state, order).map_err(|(order, reason)| (order.work, reason))
+            }
             Ok(Entry::RunHere(mut state)) => {
                 state.queue.accept_elsewhere();
                 self.as_guest(state, |slot| {
