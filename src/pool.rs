@@ -120,7 +120,7 @@ impl Pool {
     /// Queues a task that nobody waits for: fire and forget. The process waits for it when it exits.
     ///
     /// Costs no allocation for a closure of up to four words. If the task panics, that is logged at `error` with the
-    /// place of this call, and counted.
+    /// place of this call, told to [`on_task_panic`](PoolBuilder::on_task_panic), and counted.
     ///
     /// # Errors
     ///

@@ -455,8 +455,8 @@ impl Error for JoinError {}
 /// Inside a task: whether it should stop, because its handle was cancelled, the deadline's reserve has begun, or
 /// [`shutdown_now`](crate::Pool::shutdown_now) was called.
 ///
-/// Nothing stops a task that does not ask: a long one asks now and then and returns early. It costs a few nanoseconds for a
-/// task without a handle, and a lock of its own for one that has one.
+/// Nothing stops a task that does not ask: a long one asks now and then and returns early. To ask takes a lock at most that
+/// next to nobody else wants.
 ///
 /// The answer is that for the innermost task. Where one runs another in its place, by joining it or for a full queue
 /// ([`CallerRuns`](crate::WhenFull::CallerRuns)), each has a flag of its own, and a deadline tells the tasks of the pools that

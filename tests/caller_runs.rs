@@ -469,3 +469,9 @@ fn it_may_call_process_exit() {
     assert_drains("process_exit_in_caller_run_task_of_a_hook", 6);
     assert_drains("exit_in_caller_run_task_of_a_hook_at_exit", 5);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn it_may_wait_for_the_pool_that_its_submitter_is_in_where_no_thread_can_stand_in() {
+    common::run("no_substitute_caller_runs").assert_code(0).assert_silent();
+}

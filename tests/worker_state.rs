@@ -94,7 +94,7 @@ fn there_is_no_state_of_another_type_nor_without_one_nor_outside_of_a_worker() {
     within(|| {
         let pool = counting(1);
         assert_eq!(
-            pool.spawn(|| task::with_state(|text: &mut String| text.len())).unwrap().join().unwrap(),
+            pool.spawn(|| task::with_state::<String, _>(|text| text.len())).unwrap().join().unwrap(),
             None
         );
         assert_eq!(pool.spawn(count).unwrap().join().unwrap(), Some(1), "the other one is still there");

@@ -13,6 +13,8 @@ pub const CASES: &[Case] = &[
     ("process_exit_in_caller_run_task", || here(|| exit(6))),
     ("process_exit_in_caller_run_task_of_a_task", || in_task(|| exit(6))),
     ("process_exit_in_caller_run_task_of_a_hook", || in_hook(|| exit(6))),
+    #[cfg(target_os = "linux")]
+    ("no_substitute_caller_runs", no_substitute),
 ];
 
 /// A pool whose submitters run what they submit, until the sender is dropped; and twenty tasks to drain, most of them in
@@ -106,4 +108,38 @@ fn in_hook_at_exit() -> Ended {
     };
     winddown::before_join("submits", submit)?;
     exit(5)
+}
+
+/// A worker runs a task of another pool, which waits for the worker's own. Nobody can stand in for it: that task has to see to
+/// the queue of a pool that is not its own.
+#[cfg(target_os = "linux")]
+fn no_substitute() -> Ended {
+    use crate::resources::limited::without_threads;
+    let (pool, go) = full()?;
+    let other = Pool::builder().max_threads(1).build()?;
+    let (open, closed) = channel::<()>();
+    let (started, has_started) = channel();
+    let (inner, itself) = (pool.clone(), other.clone());
+    let blocked = other.spawn(move || {
+        // Whatever a thread maps for itself when it starts, it has now.
+        let _ = started.send(vec![0; 1000]);
+        let _ = closed.recv();
+        let outer = thread::current().id();
+        let task = move || {
+            assert_eq!(thread::current().id(), outer);
+            itself.wait_idle();
+        };
+        inner.spawn(task).unwrap().join().unwrap();
+    })?;
+    has_started.recv()?;
+    let behind = other.spawn(|| 7)?;
+    let seen = without_threads(|| {
+        drop(open);
+        blocked.join().unwrap();
+        behind.join().unwrap()
+    });
+    assert_eq!((seen, other.stats().peak_threads), (7, 1));
+    drop(go);
+    assert!(winddown::shutdown().is_clean());
+    Ok(())
 }
