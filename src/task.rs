@@ -94,16 +94,23 @@ impl<T> JoinHandle<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
-        let mut _blocked = None;
-        if !self.is_stale()
-            && !self.task().is_finished()
-            && self.owner.run_in_place(&|| self.task().clone().erase()) == InPlace::NotYet
-        {
-            _blocked = Some(context::block(Wait::Join));
+        if self.task().is_finished() || self.is_stale() {
+            return self.wait_without_limit();
         }
-        self.wait(None)
-            .map_err(drop)
-            .unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))
+        match self.owner.run_in_place(&|| self.task().clone().erase()) {
+            InPlace::Settled => self.wait_without_limit(),
+            InPlace::NotYet => {
+                let _blocked = context::block(Wait::Join);
+                self.wait_without_limit()
+            }
+        }
+    }
+
+    fn wait_without_limit(self) -> Result<T, JoinError> {
+        match self.wait(None) {
+            Ok(result) => result,
+            Err(_) => unreachable!("a wait without a limit ends with a result"),
+        }
     }
 
     /// Waits for the task for at most `timeout`, and gives the handle back if it has not ended by then.
