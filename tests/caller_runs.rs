@@ -293,7 +293,7 @@ fn it_may_join_tasks_of_its_pool_and_of_the_one_that_its_submitter_is_in() {
     for place in [PlainThread, OtherPool, Hook] {
         at(place, |_, pool, go, other| {
             let (inner, other) = (pool.clone(), other.cloned());
-            let names = run_here(pool, move || {
+            run_here(pool, move || {
                 let name = || (Pool::current().unwrap().name().to_owned(), thread::current().id());
                 let here = thread::current().id();
                 let own = inner.spawn(name).unwrap().join().unwrap();
@@ -303,7 +303,7 @@ fn it_may_join_tasks_of_its_pool_and_of_the_one_that_its_submitter_is_in() {
                 assert!(others.map_or(true, |others| others == ("other".into(), here)));
                 assert_eq!(name().0, "full");
             });
-            drop((names, go));
+            drop(go);
         });
     }
 }

@@ -10,17 +10,17 @@ use winddown::{task, Canceller, Pool, Registry, WhenFull};
 
 /// Where a task runs that asks.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Place {
+enum Where {
     Worker,
     /// Within another task, which joins it.
-    InPlace,
+    InParent,
     /// On its submitter's thread.
     Submitter,
     /// The same, in a task of another pool.
     SubmitterInTask,
 }
 
-const PLACES: [Place; 4] = [Place::Worker, Place::InPlace, Place::Submitter, Place::SubmitterInTask];
+const PLACES: [Where; 4] = [Where::Worker, Where::InParent, Where::Submitter, Where::SubmitterInTask];
 
 /// Works until it is told to stop.
 fn poll(running: &Sender<()>) {
@@ -32,7 +32,7 @@ fn poll(running: &Sender<()>) {
 }
 
 /// Something that polls in a pool of one thread, without a handle: the pool, and a thread that returns when it is over.
-fn poll_at(place: Place, registry: &Registry) -> (Pool, thread::JoinHandle<()>) {
+fn poll_at(place: Where, registry: &Registry) -> (Pool, thread::JoinHandle<()>) {
     let builder = Pool::builder().registry(registry).max_threads(1);
     let pool = builder.queue_capacity(1).when_full(WhenFull::CallerRuns).build().unwrap();
     let (running, is_running): (Sender<()>, Receiver<()>) = channel();
@@ -45,18 +45,18 @@ fn poll_at(place: Place, registry: &Registry) -> (Pool, thread::JoinHandle<()>) 
             move || poll(&running)
         };
         match place {
-            Place::Worker => pool.spawn(task).unwrap().join().unwrap(),
-            Place::InPlace => {
+            Where::Worker => pool.spawn(task).unwrap().join().unwrap(),
+            Where::InParent => {
                 let parent = || Pool::current().unwrap().spawn(task).unwrap().join().unwrap();
                 pool.spawn(parent).unwrap().join().unwrap();
             }
-            Place::Submitter | Place::SubmitterInTask => {
+            Where::Submitter | Where::SubmitterInTask => {
                 let (started, has_started) = channel();
                 pool.execute(move || poll(&started)).unwrap();
                 has_started.recv().unwrap();
                 pool.execute(|| ()).unwrap(); // fills the queue
                 match place {
-                    Place::Submitter => pool.execute(task).unwrap(),
+                    Where::Submitter => pool.execute(task).unwrap(),
                     _ => {
                         let submit = move || {
                             pool.execute(task).unwrap();
@@ -131,7 +131,7 @@ fn when_its_pool_is_shut_down_now() {
             let (report, unstarted) = pool.shutdown_now();
             ended.join().unwrap();
             assert!(report.is_clean() && report.stats().panicked == 0, "{place:?}: {report}");
-            let queued = matches!(place, Place::Submitter | Place::SubmitterInTask);
+            let queued = matches!(place, Where::Submitter | Where::SubmitterInTask);
             assert_eq!((report.stats().returned, unstarted.len()), (u64::from(queued), usize::from(queued)));
             common::assert_adds_up(report.stats());
         });
