@@ -18,6 +18,7 @@
 use super::slot::Slot;
 use super::JoinError;
 use crate::contain::{self, Payload};
+use crate::context::{self, Frame};
 use crate::os::Generation;
 use crate::queue::job::{Doom, HandBack, Resolve, Work};
 use crate::sync::Mutex;
@@ -273,11 +274,21 @@ where
         if let Some(waiter) = waiter {
             waiter.wake();
         }
-        if let Some(Err(error)) = &unwanted {
-            error.log_if_panic(self.location);
-        }
         contain::drop_quietly(unwanted);
         true
+    }
+
+    /// The closure has panicked. Whether a handle is there to receive that is decided here, while the task is still shown to
+    /// run: one that is dropped from now on takes the panic with it, like one that is dropped unjoined.
+    #[cold]
+    fn panicked(&self, payload: Payload) -> JoinError {
+        let inner = self.inner.lock();
+        let is_unheard = self.is_detached.load(Ordering::Relaxed);
+        drop(inner);
+        if is_unheard {
+            tell_panic(&payload, self.location);
+        }
+        JoinError::panicked(payload, self.location)
     }
 
     fn cancelled(&self) -> JoinError {
@@ -318,9 +329,13 @@ where
         claimed();
         let process = Generation::now();
         let Called { result, has_panicked, rest } = closure.call();
-        let result = result.map_err(|payload| JoinError::panicked(payload, self.location));
+        let result = result.map_err(|payload| match process.is_past() {
+            true => JoinError::panicked(payload, self.location),
+            false => self.panicked(payload),
+        });
         if process.is_past() {
-            // The closure forked and this is the child: another thread may have held any of the locks.
+            // The closure forked, or whoever was told of its panic, and this is the child: another thread may have held any of
+            // the locks.
             contain::drop_quietly(result);
             return true;
         }
@@ -459,6 +474,34 @@ where
     }
 }
 
+/// A panic that no handle receives is not to go unnoticed. Whoever is told runs as a part of the task, which is shown and
+/// waited for until this returns.
+#[cold]
+fn tell_panic(payload: &Payload, location: &Location<'_>) {
+    log_panic(payload, location);
+    context::with(|frame| {
+        if let Some(Frame::Worker(host)) = frame {
+            host.tell_panic(&**payload);
+        }
+    });
+}
+
+pub(crate) fn log_panic(payload: &Payload, location: &Location<'_>) {
+    let message = contain::message(&**payload);
+    contain::log(log::Level::Error, format_args!("the task submitted at {location} panicked: {message}"));
+}
+
+/// Ends a task without a handle.
+#[cold]
+fn end_in_panic(payload: Payload, slot: &Slot, location: &Location<'_>, process: Generation) {
+    tell_panic(&payload, location);
+    contain::drop_quietly(payload);
+    // Either may have forked.
+    if !process.is_past() {
+        slot.end(true);
+    }
+}
+
 /// A task with a handle, on its way to a worker.
 pub(crate) struct Spawned(pub(crate) Arc<dyn AnyTask>);
 
@@ -502,9 +545,9 @@ impl<F: FnOnce() + Send + 'static> Work<Slot> for Fired<F> {
             contain::drop_quietly(result);
             return true;
         }
-        slot.end(result.is_err());
-        if let Err(payload) = result {
-            JoinError::panicked(payload, location).log_if_panic(location);
+        match result {
+            Ok(()) => slot.end(false),
+            Err(payload) => end_in_panic(payload, slot, location, process),
         }
         true
     }
