@@ -113,10 +113,14 @@ pub(crate) fn with<R>(f: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
 
 /// Shows `f` all that the current thread is doing, innermost first, until it says that it has seen enough.
 fn each(mut f: impl FnMut(&Frame<'_>) -> bool) {
+    // SAFETY: as in `with`.
+    each_entered(|entered| f(unsafe { entered.frame.as_ref() }));
+}
+
+fn each_entered(mut f: impl FnMut(Entered) -> bool) {
     let mut next = CURRENT.with(Cell::get);
     while let Some(entered) = next.filter(|entered| !entered.generation.is_past()) {
-        // SAFETY: as in `with`.
-        if !f(unsafe { entered.frame.as_ref() }) {
+        if !f(entered) {
             return;
         }
         // SAFETY: it lies on the stack of the call of `enter` that made `entered`, which has not returned: what it made
@@ -139,6 +143,20 @@ pub(crate) fn with_host<H: TaskHost + 'static, R>(f: impl FnOnce(Option<&H>) -> 
         _ => None,
     };
     f(host)
+}
+
+/// Shows `f` each host of tasks that the current thread runs, one within another, if it is an `H`; innermost first, until
+/// it returns something.
+pub(crate) fn find_host<H: TaskHost + 'static, R>(mut f: impl FnMut(&H) -> Option<R>) -> Option<R> {
+    let mut found = None;
+    each_entered(|entered| {
+        if let Some((host, _)) = entered.host.filter(|(_, id)| *id == TypeId::of::<H>()) {
+            // SAFETY: as in `with_host`.
+            found = f(unsafe { host.cast::<H>().as_ref() });
+        }
+        found.is_none()
+    });
+    found
 }
 
 /// A thread that is blocked; undone when this is dropped.

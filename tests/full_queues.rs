@@ -532,3 +532,109 @@ fn memory_stays_flat_and_nothing_is_lost_through_a_short_queue() {
         }
     });
 }
+
+#[test]
+fn who_comes_too_late_for_its_place_is_called_again() {
+    within(|| {
+        for _ in 0..20 {
+            let pool = builder(2, 1).build().unwrap();
+            let hold = occupy(&pool);
+            let go = occupy(&pool);
+            let (end, wait) = mpsc::channel::<()>();
+            let inner = pool.clone();
+            let takes_the_place = move || {
+                inner.execute(|| ()).unwrap();
+                let _ = wait.recv();
+            };
+            pool.execute(takes_the_place).unwrap();
+            let (about_to, is_about_to) = mpsc::channel();
+            let other = pool.clone();
+            let late = submitter("comes-late", &about_to, move || other.execute(|| ()).is_ok());
+            await_sleepers(&is_about_to, 1);
+            drop(go);
+            // Called, and asleep again: mostly the follow-up is there before it.
+            thread::sleep(Duration::from_millis(5));
+            drop(end);
+            assert!(late.join().unwrap());
+            drop(hold);
+            assert_eq!(pool.shutdown().stats().completed, 5);
+        }
+    });
+}
+
+#[test]
+fn a_waker_that_submits_does_not_wait_on_a_worker_of_the_pool() {
+    struct Resubmit(Pool, Sender<()>);
+    impl Wake for Resubmit {
+        fn wake(self: Arc<Self>) {
+            let woken = self.1.clone();
+            self.0.execute(move || woken.send(()).unwrap()).unwrap();
+        }
+    }
+    within(|| {
+        for when_full in [WhenFull::Block, WhenFull::Reject, WhenFull::CallerRuns] {
+            let (pool, go) = full(builder(1, 1).when_full(when_full), 0);
+            let inner = pool.clone();
+            let mut handle = pool.spawn(move || inner.execute(|| ()).unwrap()).unwrap();
+            let (woken, is_woken) = mpsc::channel();
+            let waker = Waker::from(Arc::new(Resubmit(pool.clone(), woken)));
+            assert!(poll(Pin::new(&mut handle), &waker).is_pending());
+            drop((go, waker));
+            is_woken.recv().unwrap();
+            assert!(poll(Pin::new(&mut handle), Waker::noop()).is_ready());
+        }
+    });
+}
+
+#[test]
+fn a_callback_of_a_pool_goes_over_its_bound() {
+    within(|| {
+        let (send, receive) = mpsc::channel::<Pool>();
+        let (submitted, has_submitted) = mpsc::channel();
+        let receive = Mutex::new(Some(receive));
+        let start = move || {
+            let Some(receive) = receive.lock().unwrap().take() else { return };
+            let pool = receive.recv().unwrap();
+            (0..3).for_each(|_| pool.execute(|| ()).unwrap());
+            submitted.send(()).unwrap();
+        };
+        let pool = builder(1, 1).on_thread_start(start).build().unwrap();
+        pool.execute(|| ()).unwrap();
+        send.send(pool.clone()).unwrap();
+        has_submitted.recv().unwrap();
+        assert_eq!(pool.shutdown().stats().completed, 4);
+    });
+}
+
+#[test]
+fn no_lock_is_held_while_a_waker_is_dropped() {
+    use std::task::{RawWaker, RawWakerVTable};
+    static VTABLE: RawWakerVTable =
+        RawWakerVTable::new(|pool| RawWaker::new(pool, &VTABLE), look, look, look);
+    fn look(pool: *const ()) {
+        // SAFETY: it was made of a pool that outlives every waker.
+        #[allow(unsafe_code)]
+        let pool = unsafe { &*pool.cast::<Pool>() };
+        pool.stats();
+    }
+    within(|| {
+        let (pool, go) = full(builder(1, 1), 1);
+        let pool: &'static Pool = Box::leak(Box::new(pool));
+        // SAFETY: the functions of the table do as they must, from whatever thread.
+        #[allow(unsafe_code)]
+        let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(pool).cast(), &VTABLE)) };
+        let mut submission = pin!(pool.spawn_async(|| 5));
+        assert!(poll(submission.as_mut(), &waker).is_pending());
+        let mut refused = pin!(pool.spawn_async(|| 5));
+        assert!(poll(refused.as_mut(), &waker).is_pending());
+        let mut dropped = Box::pin(pool.spawn_async(|| 5));
+        assert!(poll(dropped.as_mut(), &waker).is_pending());
+        drop(dropped);
+        drop(go);
+        pool.wait_idle();
+        let Poll::Ready(handle) = poll(submission.as_mut(), &waker) else { panic!("there is room") };
+        assert_eq!(handle.unwrap().join().unwrap(), 5);
+        pool.close();
+        assert!(poll(refused.as_mut(), &waker).is_ready());
+    });
+}

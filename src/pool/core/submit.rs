@@ -156,7 +156,7 @@ impl Core {
             let Some(seat) = &seat else {
                 match if_full {
                     IfFull::Refuse => return Err(self.turn_away(state, None, RejectReason::Full)),
-                    _ if self.is_inside() => return Ok(Entry::Queue(state)),
+                    _ if self.is_on_thread() => return Ok(Entry::Queue(state)),
                     IfFull::Wait => {}
                     IfFull::WaitFor(time) => until = crate::sync::deadline(time),
                     IfFull::AsBuilt => match self.config.when_full {
@@ -170,6 +170,10 @@ impl Core {
                 seat = Some(new);
                 continue;
             };
+            if seat.is_called() {
+                // At once, since room was made meanwhile.
+                continue;
+            }
             let is_late;
             (state, is_late) = seat.bed().wait(state, until);
             // Called just in time, it has a place.
@@ -180,8 +184,8 @@ impl Core {
         }
     }
 
-    /// The same for a future, which is woken when it is worth while to ask again. It keeps its seat until it has got in, was
-    /// refused, or [goes away](Core::go_away).
+    /// The same for a future, which is woken when it is worth while to ask again. When it has got in, it has to drop its seat
+    /// after the critical section: with it goes a waker, which is code of others.
     pub(in crate::pool) fn poll_enter(
         &self,
         seat: &mut Option<Arc<Seat>>,
@@ -197,9 +201,8 @@ impl Core {
             return Poll::Ready(Err(reason));
         }
         let is_waiting = place.is_taken();
-        if state.has_room_for(&self.injector, is_waiting.then_some(&*place)) || self.is_inside() {
+        if state.has_room_for(&self.injector, is_waiting.then_some(&*place)) || self.is_on_thread() {
             state.leave_line(place);
-            *seat = None;
             return Poll::Ready(Ok(Entry::Queue(state)));
         }
         if !is_waiting {
@@ -224,11 +227,10 @@ impl Core {
         (state.queue.intake() != Intake::Open && !self.admits(state)).then_some(state.refusal)
     }
 
-    /// Whether the current thread runs a task of this pool, which must not wait for room here: all workers might come to.
-    fn is_inside(&self) -> bool {
-        context::with_host(|cx: Option<&WorkerCx>| {
-            cx.is_some_and(|cx| cx.is_in_task() && cx.core.id == self.id)
-        })
+    /// Whether the current thread runs tasks of this pool, whatever else it runs within them or between them: the tasks of
+    /// another pool in their submitter's place, wakers, callbacks. It must not wait for room here: all workers might come to.
+    fn is_on_thread(&self) -> bool {
+        context::find_host(|cx: &WorkerCx| (cx.core.id == self.id).then_some(())).is_some()
     }
 
     fn turn_away(
