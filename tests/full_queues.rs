@@ -638,3 +638,31 @@ fn no_lock_is_held_while_a_waker_is_dropped() {
         assert!(poll(refused.as_mut(), &waker).is_ready());
     });
 }
+
+#[test]
+fn a_caller_whose_task_was_abandoned_is_no_worker_that_is_stuck() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1).when_full(WhenFull::CallerRuns), 1);
+        let (running, is_running) = mpsc::channel();
+        let (end, wait) = mpsc::channel::<()>();
+        let (done, is_done) = mpsc::channel();
+        let caller = pool.clone();
+        let caller = thread::spawn(move || {
+            let inner = caller.clone();
+            let task = move || {
+                running.send(()).unwrap();
+                let _ = wait.recv();
+                inner.wait_idle();
+                done.send(()).unwrap();
+            };
+            caller.execute(task).unwrap();
+        });
+        is_running.recv().unwrap();
+        assert_eq!(pool.shutdown_timeout(Duration::ZERO).abandoned().len(), 2);
+        drop(end);
+        is_done.recv().unwrap();
+        drop(go);
+        caller.join().unwrap();
+        assert_adds_up(&pool.stats());
+    });
+}

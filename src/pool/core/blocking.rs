@@ -29,7 +29,7 @@ impl Core {
         }
         self.close_if_drained(&mut state);
         if state.active() > 0 || self.is_left_empty(&mut state) {
-            drop(state);
+            self.wake(state, None);
         } else if is_starting && is_end {
             // The first callback ends the process, or waits for its end, and would do so on every other thread too.
             drop(state);

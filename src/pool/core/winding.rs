@@ -176,7 +176,9 @@ impl Member for Core {
 
     fn seal(&self) -> bool {
         let mut state = self.state.lock();
-        state.queue.intake() == Intake::Closed || self.close_if_quiet(&mut state)
+        let is_sealed = state.queue.intake() == Intake::Closed || self.close_if_quiet(&mut state);
+        self.wake(state, None);
+        is_sealed
     }
 
     fn cut_off(&self) -> Box<dyn Doomed> {
@@ -214,10 +216,10 @@ impl Member for Core {
             if bare.is_none() && cells.is_empty() {
                 continue;
             }
-            if !worker.is_stuck() {
-                stuck += 1;
-            }
+            let was_stuck = worker.is_stuck();
             worker.given_up = Some(if bare.is_some() { then } else { FROM_NOW_ON });
+            // A thread that is none of the pool's own never is.
+            stuck += usize::from(worker.is_stuck()) - usize::from(was_stuck);
             abandoned.extend(bare.map(|seen| self.name_task(&name, seen)));
             for mut seen in cells {
                 if let Some(task) = seen.task.take() {
