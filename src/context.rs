@@ -36,15 +36,39 @@ pub(crate) trait TaskHost {
 pub(crate) enum Wait {
     /// The end of a shutdown. Its tasks count as finished for every drain.
     End {
+        of: Whose,
         /// Turns true when the wait is over, though the thread may not have woken up yet: it counts as running again.
         over: Arc<AtomicBool>,
         /// Whether a shutdown that joins the thread can rely on the wait to end by itself.
         ends: bool,
     },
-    /// An idle pool. Its tasks count as finished for the same wait of other tasks.
-    Idle,
+    /// An idle pool, of that id. Its tasks count as finished for the same wait of other tasks.
+    Idle(u64),
     /// A task of the thread's own pool that cannot be run in place yet. Somebody else has to, once it can be.
     Join,
+}
+
+/// Whose end is waited for.
+#[derive(Clone, Copy)]
+pub(crate) enum Whose {
+    /// The pool's of that id.
+    Pool(u64),
+    /// The registry's of that id.
+    Registry(u64),
+    /// That of all pools.
+    Process,
+}
+
+impl Wait {
+    /// Whether it goes on until that pool, of that registry, has nothing left to run.
+    pub(crate) fn is_for(&self, pool: u64, registry: u64) -> bool {
+        match self {
+            Wait::End { of: Whose::Pool(id), .. } | Wait::Idle(id) => *id == pool,
+            Wait::End { of: Whose::Registry(id), .. } => *id == registry,
+            Wait::End { of: Whose::Process, .. } => true,
+            Wait::Join => false,
+        }
+    }
 }
 
 /// A hook that is running on the current thread.

@@ -94,14 +94,10 @@ impl<T> JoinHandle<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
-        let mut _blocked = None;
-        if !self.is_stale()
-            && !self.task().is_finished()
-            && self.owner.run_in_place(&|| self.task().clone().erase()) == InPlace::NotYet
-        {
-            _blocked = Some(context::block(Wait::Join));
-        }
-        self.wait(None)
+        let may_come =
+            !self.is_stale() && !self.task().is_finished() && self.run_in_place() == InPlace::NotYet;
+        let _blocked = may_come.then(|| context::block(Wait::Join));
+        self.wait(None, may_come)
             .map_err(drop)
             .unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))
     }
@@ -127,10 +123,19 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, JoinHandle<T>> {
         // Without a moment to wait for, the wait has no limit.
-        self.wait(deadline(timeout))
+        self.wait(deadline(timeout), false)
     }
 
-    fn wait(mut self, until: Option<Instant>) -> Result<Result<T, JoinError>, JoinHandle<T>> {
+    fn run_in_place(&self) -> InPlace {
+        self.owner.run_in_place(&|| self.task().clone().erase())
+    }
+
+    /// Waits until the task has ended, or until `until`. It `may_come` to be run in place meanwhile: the thread is woken then.
+    fn wait(
+        mut self,
+        until: Option<Instant>,
+        mut may_come: bool,
+    ) -> Result<Result<T, JoinError>, JoinHandle<T>> {
         if self.is_stale() {
             return Ok(Err(JoinError::new(JoinErrorKind::Abandoned, self.task().location())));
         }
@@ -146,6 +151,10 @@ impl<T> JoinHandle<T> {
             if let Some(result) = self.task().take(Some(Waiter::Thread(thread::current()))) {
                 self.task = None;
                 return Ok(result);
+            }
+            if may_come && self.run_in_place() == InPlace::Settled {
+                may_come = false;
+                continue;
             }
             match until {
                 None => thread::park(),

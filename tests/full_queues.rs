@@ -607,6 +607,32 @@ fn a_callback_of_a_pool_goes_over_its_bound() {
 }
 
 #[test]
+fn a_task_that_a_worker_of_another_pool_runs_is_inside_that_pool_too() {
+    within(|| {
+        let (helped, hold) = full(builder(1, 1).when_full(WhenFull::CallerRuns), 1);
+        let pool = builder(1, 1).build().unwrap();
+        let inner = pool.clone();
+        let outer = pool.spawn(move || {
+            inner.execute(|| ()).unwrap();
+            let innermost = inner.clone();
+            let nested = move || {
+                // The pool's only thread is this one.
+                let current = || Pool::current().unwrap().name().to_owned();
+                let name = innermost.spawn(current).unwrap().join().unwrap();
+                assert_eq!(name, innermost.name());
+                assert_ne!(current(), name);
+                5
+            };
+            helped.spawn(nested).unwrap().join().unwrap()
+        });
+        assert_eq!(outer.unwrap().join().unwrap(), 5);
+        drop(hold);
+        pool.wait_idle();
+        assert_adds_up(&pool.stats());
+    });
+}
+
+#[test]
 fn no_lock_is_held_while_a_waker_is_dropped() {
     use std::task::{RawWaker, RawWakerVTable};
     static VTABLE: RawWakerVTable =

@@ -51,6 +51,7 @@ use crate::task::slot::{Ended, Slot};
 use crate::task::{InPlace, Owner};
 use crate::{FollowUps, WhenFull};
 use std::collections::BTreeMap;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -324,7 +325,7 @@ impl Core {
     fn is_idle(&self, from_inside: bool) -> bool {
         let state = self.state.lock();
         let blocked = match from_inside {
-            true => state.blocked_tasks(|wait| matches!(wait, Wait::Idle) || for_an_end(wait)),
+            true => state.blocked_tasks(|wait| matches!(wait, Wait::Idle(_)) || for_an_end(wait)),
             false => 0,
         };
         state.settled() + state.delayed + blocked >= state.queue.accepted(&self.injector)
@@ -373,12 +374,13 @@ impl Core {
     fn run_where_inside(
         &self,
         task: &dyn Fn() -> Arc<dyn AnyTask>,
-        may_run: impl FnOnce(&WorkerCx, &mut State) -> InPlace,
+        may_run: impl Fn(&WorkerCx, &mut State) -> InPlace,
     ) -> InPlace {
-        context::with_host(|cx: Option<&WorkerCx>| {
-            let Some(cx) = cx.filter(|cx| cx.core.id == self.id && cx.slot.depth() > 0) else {
-                return InPlace::Settled;
-            };
+        // Of several, one within another, the innermost: all are of this thread.
+        let verdict = context::find_host(|cx: &WorkerCx| {
+            if cx.core.id != self.id || cx.slot.depth() == 0 {
+                return None;
+            }
             let task = task();
             assert!(
                 !cx.slot.is_inside(&task),
@@ -389,16 +391,28 @@ impl Core {
             let verdict = match task.place() {
                 Place::Queue => may_run(cx, &mut state),
                 Place::Delays => InPlace::NotYet,
-                // Whoever has it runs it, or drops it.
-                Place::Outside => return InPlace::Settled,
+                // It is with whoever called `shutdown_now`, or on its way there. That may wait for the current task.
+                Place::Outside => InPlace::Settled,
             };
             drop(state);
-            let may_run = verdict == InPlace::Settled;
-            if may_run && task.clone().run(&cx.slot, &|| self.count_claimed(&*task)) && !self.is_stale() {
+            if verdict == InPlace::Settled && self.run_joined(cx, &task) && !self.is_stale() {
                 self.signal();
             }
-            verdict
-        })
+            Some(verdict)
+        });
+        verdict.unwrap_or(InPlace::Settled)
+    }
+
+    /// Runs a task on the current thread, if it is still to be run, as one of those of `cx`. Says whether it did.
+    fn run_joined(&self, cx: &WorkerCx, task: &Arc<dyn AnyTask>) -> bool {
+        let run = || task.clone().run(&cx.slot, &|| self.count_claimed(&**task));
+        let is_innermost =
+            context::with_host(|top: Option<&WorkerCx>| top.is_some_and(|top| ptr::eq(top, cx)));
+        match is_innermost {
+            true => run(),
+            // The thread runs a task of another pool within one of this.
+            false => context::enter_worker(cx, run),
+        }
     }
 
     /// Counts a task that was claimed to be run elsewhere than where it is.
@@ -408,6 +422,7 @@ impl Core {
             Place::Queue => state.queue.hollowed(1),
             // Moved since it was looked for.
             Place::Delays => state.delayed -= 1,
+            // It is counted as one that ran.
             Place::Outside => state.returned -= 1,
         }
         self.wake(state, None);

@@ -91,7 +91,7 @@ impl Core {
         guest.slot.reach();
         state.crew.insert(id, guest);
         self.wake(state, None);
-        let cx = WorkerCx { core: self.clone(), slot, id, own: None, limits: RefCell::default() };
+        let cx = WorkerCx { core: self.clone(), slot, id, own: None, tickets: RefCell::default() };
         context::enter_worker(&cx, || run(&cx.slot));
         if self.is_stale() {
             return;

@@ -405,7 +405,7 @@ impl Core {
             slot: slot.clone(),
             id,
             own: Some(own),
-            limits: RefCell::default(),
+            tickets: RefCell::default(),
         };
         let thread = builder.spawn(move || {
             of_thread.set_at_thread_exit();

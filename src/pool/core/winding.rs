@@ -3,7 +3,7 @@
 use super::crew::{for_an_end, Worker};
 use super::{Core, State};
 use crate::contain;
-use crate::context::Wait;
+use crate::context::{Wait, Whose};
 use crate::queue::job::{Doom, HandBack, Job, Resolve};
 use crate::queue::Intake;
 use crate::registry::ended::{self, EndedThread};
@@ -122,7 +122,7 @@ impl Core {
 
     /// The wait of a call that shuts this pool down. It is over when the call returns, and not when an earlier one has.
     pub(in crate::pool) fn wait_for_shutdown(&self) -> Wait {
-        Wait::End { over: Arc::default(), ends: !self.config.is_daemon }
+        Wait::End { of: Whose::Pool(self.id), over: Arc::default(), ends: !self.config.is_daemon }
     }
 
     /// `on_thread_start` panicked: the pool has no usable worker.
