@@ -94,12 +94,23 @@ impl<T> JoinHandle<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
-        let may_come =
-            !self.is_stale() && !self.task().is_finished() && self.run_in_place() == InPlace::NotYet;
-        let _blocked = may_come.then(|| context::block(Wait::Join));
-        self.wait(None, may_come)
-            .map_err(drop)
-            .unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))
+        if self.task().is_finished() || self.is_stale() {
+            return self.wait_without_limit(false);
+        }
+        match self.run_in_place() {
+            InPlace::Settled => self.wait_without_limit(false),
+            InPlace::NotYet => {
+                let _blocked = context::block(Wait::Join);
+                self.wait_without_limit(true)
+            }
+        }
+    }
+
+    fn wait_without_limit(self, may_come: bool) -> Result<T, JoinError> {
+        match self.wait(None, may_come) {
+            Ok(result) => result,
+            Err(_) => unreachable!("a wait without a limit ends with a result"),
+        }
     }
 
     /// Waits for the task for at most `timeout`, and gives the handle back if it has not ended by then.
