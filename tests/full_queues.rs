@@ -692,3 +692,65 @@ fn a_caller_whose_task_was_abandoned_is_no_worker_that_is_stuck() {
         assert_adds_up(&pool.stats());
     });
 }
+
+/// Calls something when it is woken.
+struct OnWake<F>(F);
+
+impl<F: Fn() + Send + Sync> Wake for OnWake<F> {
+    fn wake(self: Arc<Self>) {
+        self.0();
+    }
+}
+
+#[test]
+fn a_waker_that_hangs_keeps_no_task_from_a_deadline() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1), 1);
+        let (woken, is_woken) = mpsc::channel();
+        let (end, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let hang = move || {
+            woken.send(()).unwrap();
+            let _ = wait.lock().unwrap().recv();
+        };
+        let mut submission = Box::pin(pool.spawn_async(|| ()));
+        assert!(poll(submission.as_mut(), &Waker::from(Arc::new(OnWake(hang)))).is_pending());
+        drop(go);
+        is_woken.recv().unwrap();
+        let report = pool.shutdown_timeout(Duration::from_millis(50));
+        assert_eq!((report.stats().completed, report.stats().cancelled), (1, 1));
+        assert_adds_up(report.stats());
+        drop(end);
+    });
+}
+
+#[test]
+fn a_waker_may_wait_for_the_pool_on_its_worker() {
+    within(|| {
+        for threads in [1, 2] {
+            let pool = builder(threads, 3).build().unwrap();
+            let gos: Vec<_> = (0..threads).map(|_| occupy(&pool)).collect();
+            (0..3).for_each(|_| pool.execute(|| ()).unwrap());
+            let (waited, has_waited) = mpsc::channel();
+            let mut submissions: Vec<_> = (0..3)
+                .map(|_| {
+                    let (inner, waited) = (pool.clone(), waited.clone());
+                    let waker = OnWake(move || {
+                        inner.wait_idle();
+                        waited.send(()).unwrap();
+                    });
+                    let mut submission = Box::pin(pool.spawn_async(|| ()));
+                    assert!(poll(submission.as_mut(), &Waker::from(Arc::new(waker))).is_pending());
+                    submission
+                })
+                .collect();
+            drop(gos);
+            (0..3).for_each(|_| has_waited.recv().unwrap());
+            assert_eq!(pool.stats().completed, threads as u64 + 3);
+            submissions.clear();
+            assert_eq!(pool.spawn(|| 5).unwrap().join().unwrap(), 5);
+            pool.shutdown();
+            assert_adds_up(&pool.stats());
+        }
+    });
+}

@@ -50,7 +50,7 @@ use crate::task::cell::{AnyTask, Place};
 use crate::task::slot::{Ended, Slot};
 use crate::task::{InPlace, Owner};
 use crate::{FollowUps, WhenFull};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -135,6 +135,8 @@ pub(super) struct State {
     /// Handles that a broken pool has yet to resolve.
     unburied: Vec<Arc<dyn Resolve>>,
     lobby: Lobby,
+    /// Jobs that workers have taken out of the queue and put down again while they wake submitters.
+    held: VecDeque<Job<Slot>>,
     /// What of each limit is out, or waits, while there is anything.
     limits: BTreeMap<u64, Backlog>,
     ended_threads: Vec<EndedThread>,
@@ -237,6 +239,7 @@ impl Core {
                 abandoned: Vec::new(),
                 unburied: Vec::new(),
                 lobby: Lobby::default(),
+                held: VecDeque::new(),
                 limits: BTreeMap::new(),
                 ended_threads: Vec::new(),
                 joining: Vec::new(),

@@ -44,7 +44,7 @@ impl Core {
     /// somebody.
     fn is_left_empty(&self, state: &mut State) -> bool {
         state.queue.set_bells(&self.injector);
-        state.queue.is_empty(&self.injector)
+        state.held.is_empty() && state.queue.is_empty(&self.injector)
     }
 
     pub(in crate::pool) fn unblock(&self, id: usize) {
@@ -64,11 +64,16 @@ impl Core {
             return false;
         }
         let mut state = self.state.lock();
-        let job = if state.active() == 0 { state.queue.take_one(&self.injector) } else { None };
+        let job = match state.active() {
+            0 => state.held.pop_front().or_else(|| state.queue.take_one(&self.injector)),
+            _ => None,
+        };
         let Some(job) = job else {
             self.stranded.store(false, Ordering::Relaxed);
             return false;
         };
+        let (state, job) = self.let_in(state, job, None);
+        let Some(job) = job else { return true };
         self.as_guest(state, |slot| self.run(job, slot));
         true
     }
@@ -90,7 +95,8 @@ impl Core {
         };
         guest.slot.reach();
         state.crew.insert(id, guest);
-        self.wake(state, None);
+        // A job is in hand, so nobody is called here: see `let_in`.
+        self.notify(state, None);
         let cx = WorkerCx { core: self.clone(), slot, id, own: None, tickets: RefCell::default() };
         context::enter_worker(&cx, || run(&cx.slot));
         if self.is_stale() {

@@ -23,7 +23,7 @@ use super::{Core, State};
 use crate::contain;
 use crate::queue::injector::Injector;
 use crate::queue::job::Job;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::task::slot::Slot;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
@@ -198,21 +198,53 @@ impl State {
         self.lobby.roused.extend(self.lobby.waiting.values().cloned());
     }
 
-    /// Calls those for whom there is room. Returns whom to wake when the lock is free.
-    #[must_use]
-    pub(super) fn take_roused(&mut self, injector: &Injector<Job<Slot>>) -> Vec<Arc<Seat>> {
+    /// Calls those for whom there is room.
+    pub(super) fn call_waiting(&mut self, injector: &Injector<Job<Slot>>) {
         // Where the last one went away, the flag is taken down.
         if !self.lobby.waiting.is_empty() || self.queue.is_crowded() {
             self.call_submitters(injector);
         }
+    }
+
+    /// Whom to wake when the lock is free.
+    #[must_use]
+    pub(super) fn take_roused(&mut self) -> Vec<Arc<Seat>> {
         std::mem::take(&mut self.lobby.roused)
     }
 }
 
 impl Core {
-    /// Calls submitters, for a worker that has taken a task from its own queue.
+    /// Calls submitters, for a worker that has taken a task from its own queue, and runs that.
     #[cold]
-    pub(super) fn make_way(&self) {
-        self.wake(self.state.lock(), None);
+    pub(super) fn make_way(&self, job: Job<Slot>, slot: &Slot) {
+        let (state, job) = self.let_in(self.state.lock(), job, Some(slot));
+        self.notify(state, None);
+        if let Some(job) = job {
+            self.run(job, slot);
+        }
+    }
+
+    /// Calls submitters for a thread that has just taken a job, and shows in `slot` that it has. Returns the job, unless it is
+    /// gone meanwhile.
+    ///
+    /// Wakers are code of others, which may hang, or wait for the pool. So the job is [put down](State::held) while they
+    /// run: others may run it, and a deadline finds it. After this the critical section is ended without calling anybody.
+    pub(super) fn let_in<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        job: Job<Slot>,
+        slot: Option<&Slot>,
+    ) -> (MutexGuard<'a, State>, Option<Job<Slot>>) {
+        state.call_waiting(&self.injector);
+        if !state.lobby.roused.iter().any(|seat| matches!(seat.sleeper, Sleeper::Task(_))) {
+            return (state, Some(job));
+        }
+        state.held.push_back(job);
+        slot.inspect(|slot| slot.rest());
+        self.notify(state, None);
+        let mut state = self.state.lock();
+        slot.inspect(|slot| slot.reach());
+        let job = state.held.pop_front();
+        (state, job)
     }
 }

@@ -377,8 +377,14 @@ impl Core {
 
     /// Ends a critical section by waking the worker that was called in it, and submitters for whom it has made room.
     pub(super) fn wake(&self, mut state: MutexGuard<'_, State>, called: Option<usize>) {
+        state.call_waiting(&self.injector);
+        self.notify(state, called);
+    }
+
+    /// The same, where submitters have been called already.
+    pub(super) fn notify(&self, mut state: MutexGuard<'_, State>, called: Option<usize>) {
         let bed = called.and_then(|id| state.crew.get(&id)).map(|worker| worker.bed.clone());
-        let submitters = state.take_roused(&self.injector);
+        let submitters = state.take_roused();
         drop(state);
         if let Some(bed) = bed {
             bed.notify_one();

@@ -49,7 +49,8 @@ impl Core {
     fn take_queue(&self, state: &mut State) -> VecDeque<Job<Slot>> {
         state.closed_at.get_or_insert_with(Instant::now);
         self.close_for_good(state);
-        let mut jobs = state.queue.take_all(&self.injector);
+        let mut jobs = std::mem::take(&mut state.held);
+        jobs.extend(state.queue.take_all(&self.injector));
         jobs.extend(state.take_backlogs());
         jobs
     }
