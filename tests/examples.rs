@@ -23,7 +23,10 @@ fn example(name: &str) -> Command {
     BUILD.call_once(|| {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--example", "hello", "--example", "graceful_server"]);
+        build.args(["build", "--quiet"]);
+        for example in ["hello", "scope", "graceful_server"] {
+            build.args(["--example", example]);
+        }
         build.arg("--no-default-features");
         let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
         for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
@@ -76,6 +79,19 @@ fn the_readme_opens_with_hello() {
     let readme = include_str!("../README.md");
     let first = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
     assert_eq!(first, Some(code));
+}
+
+#[test]
+fn scope_prints_what_its_header_says() {
+    let outcome = common::finish(example("scope"));
+    outcome.assert_code(0).assert_silent();
+    let header = include_str!("../examples/scope.rs").lines().skip_while(|line| !line.contains("cargo run"));
+    let promised: String = header
+        .skip(1)
+        .take_while(|line| !line.contains("```"))
+        .map(|line| line.trim_start_matches("//! ").to_owned() + "\n")
+        .collect();
+    assert_eq!(outcome.stdout, promised);
 }
 
 #[test]

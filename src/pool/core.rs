@@ -373,6 +373,21 @@ impl Owner for Core {
 }
 
 impl Core {
+    fn is_in_task_of(&self, cx: &WorkerCx) -> bool {
+        cx.core.id == self.id && cx.slot.depth() > 0
+    }
+
+    /// Whether the current thread is inside a task of this pool, be it within one of another pool.
+    pub(super) fn is_on_stack(&self) -> bool {
+        context::find_host(|cx: &WorkerCx| self.is_in_task_of(cx).then_some(())).is_some()
+    }
+
+    /// Whether the current thread is in one of the pool's callbacks.
+    pub(super) fn is_in_callback(&self) -> bool {
+        context::find_host(|cx: &WorkerCx| (cx.core.id == self.id && cx.slot.depth() == 0).then_some(()))
+            .is_some()
+    }
+
     /// What [`Owner::run_in_place`] says; `may_run` is asked whether it may be run, for one that is in the queue.
     fn run_where_inside(
         &self,
@@ -381,7 +396,7 @@ impl Core {
     ) -> InPlace {
         // Of several, one within another, the innermost: all are of this thread.
         let verdict = context::find_host(|cx: &WorkerCx| {
-            if cx.core.id != self.id || cx.slot.depth() == 0 {
+            if !self.is_in_task_of(cx) {
                 return None;
             }
             let task = task();
