@@ -531,6 +531,8 @@ static COUNTING: Counting = Counting;
 #[test]
 fn memory_stays_flat_and_nothing_is_lost_through_a_short_queue() {
     within(|| {
+        // The tests beside this one panic, and std then keeps tens of megabytes of what it has read to name the frames.
+        let _ = std::backtrace::Backtrace::force_capture().to_string();
         let tasks: usize = if cfg!(debug_assertions) { 400_000 } else { 4_000_000 };
         let before = thread_count();
         let pool = builder(2, 1000).build().unwrap();
@@ -546,7 +548,7 @@ fn memory_stays_flat_and_nothing_is_lost_through_a_short_queue() {
         let grown = ALLOCATED.load(SeqCst).saturating_sub(at_first);
         assert_eq!(pool.shutdown().stats().completed, tasks as u64);
         assert_eq!(sum.load(SeqCst), tasks);
-        assert!(grown < 16 << 20, "{grown} bytes more at the end than after 100,000 tasks");
+        assert!(grown < 4 << 20, "{grown} bytes more at the end than after 100,000 tasks");
         drop(pool);
         if let Some(before) = before {
             assert_threads_at_most(before + 20); // Other tests run beside this one.
