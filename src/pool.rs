@@ -2,6 +2,8 @@
 
 mod builder;
 mod core;
+mod default;
+mod delay;
 mod full;
 mod limit;
 mod scope;
@@ -11,6 +13,7 @@ mod unstarted;
 mod worker;
 
 pub use builder::{BuildError, FollowUps, PoolBuilder, WhenFull};
+pub use default::{default_pool, execute, spawn};
 pub use full::SpawnAsync;
 pub use limit::Limited;
 pub use scope::{Scope, ScopedJoinHandle};
@@ -78,11 +81,8 @@ impl Pool {
     /// assert_eq!(pool.stats().threads, 0); // they start with the work
     /// ```
     pub fn new(max_threads: usize) -> Pool {
-        let builder = Pool::builder().max_threads(max_threads);
-        match builder.build_either() {
-            Ok(Ok(pool) | Err(pool)) => pool,
-            Err(error) => panic!("Pool::new({max_threads}): {error}"),
-        }
+        let pool = Pool::builder().max_threads(max_threads).build_or_refuse();
+        pool.unwrap_or_else(|error| panic!("Pool::new({max_threads}): {error}"))
     }
 
     /// Sets up a pool in detail.
@@ -123,7 +123,7 @@ impl Pool {
     /// Queues a task that nobody waits for: fire and forget. The process waits for it when it exits.
     ///
     /// Costs no allocation for a closure of up to four words. If the task panics, that is logged at `error` with the
-    /// place of this call, and counted.
+    /// place of this call, told to [`on_task_panic`](PoolBuilder::on_task_panic), and counted.
     ///
     /// # Errors
     ///
@@ -246,7 +246,8 @@ impl Pool {
 
     /// Refuses new tasks from now on and lets what was accepted drain in the background. Does not block.
     ///
-    /// Until that is done the pool's own tasks may still submit to it, unless [`FollowUps::Reject`].
+    /// Until that is done the pool's own tasks may still submit to it, unless [`FollowUps::Reject`]. [Delays](Pool::spawn_after)
+    /// that are not over are cancelled, and their captures dropped here.
     ///
     /// ```
     /// let pool = winddown::Pool::new(2);
@@ -255,6 +256,7 @@ impl Pool {
     /// ```
     pub fn close(&self) {
         if !self.core.is_stale() {
+            self.core.bring_due(usize::MAX);
             self.core.close_intake(Intake::Own, RejectReason::Closed);
         }
     }
@@ -332,6 +334,7 @@ impl Pool {
         if self.core.is_stale() {
             return (self.wind_down(None), Vec::new());
         }
+        self.core.bring_due(usize::MAX);
         let (jobs, doomed) = self.core.hand_back();
         // From here on, so that a task that calls this is not waited for by another shutdown meanwhile.
         let _blocked = context::block(self.core.wait_for_shutdown());

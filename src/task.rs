@@ -38,9 +38,10 @@ pub(crate) trait Owner: Send + Sync {
 /// What came of an attempt to run a task in the place of a wait for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InPlace {
-    /// It was run, or there is nothing to run: it has been started, or the current thread is none of its pool's.
+    /// It was run, or has ended, or the current thread is none of its pool's.
     Settled,
-    /// It must not be started yet. When it may be, another thread of the pool has to.
+    /// It must not be started yet, or another thread runs it: while the current one waits, others of the pool have to run
+    /// whatever there is.
     NotYet,
 }
 
@@ -148,7 +149,7 @@ impl<T> JoinHandle<T> {
         mut may_come: bool,
     ) -> Result<Result<T, JoinError>, JoinHandle<T>> {
         if self.is_stale() {
-            return Ok(Err(JoinError::new(JoinErrorKind::Abandoned, self.task().location())));
+            return Ok(Err(JoinError::abandoned(self.task().location())));
         }
         let is_done = crate::sync::linger(|| self.task().is_finished() || until.is_some());
         if is_done {
@@ -237,9 +238,9 @@ impl<T> Future for JoinHandle<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(task) = &self.task else { panic!("a JoinHandle was polled after it had given its result") };
         if self.is_stale() {
-            return Poll::Ready(Err(JoinError::new(JoinErrorKind::Abandoned, task.location())));
+            return Poll::Ready(Err(JoinError::abandoned(task.location())));
         }
-        match task.take(Some(Waiter::Task(cx.waker().clone()))) {
+        match task.take(Some(Waiter::Task(Box::new(cx.waker().clone())))) {
             Some(result) => {
                 self.task = None;
                 Poll::Ready(result)
@@ -341,13 +342,18 @@ impl<T> Drop for CancelOnDrop<T> {
 
 /// Why a task has no result.
 pub struct JoinError {
-    kind: JoinErrorKind,
-    location: &'static Location<'static>,
-    /// In a box of its own: every task has room for an error, and few have one.
-    panic: Option<Box<Panic>>,
+    cause: Cause,
+}
+
+/// In two words: every task has room for an error, and few have one.
+enum Cause {
+    Cancelled(&'static Location<'static>),
+    Abandoned(&'static Location<'static>),
+    Panicked(Box<Panic>),
 }
 
 struct Panic {
+    location: &'static Location<'static>,
     payload: SyncWrapper<Payload>,
     message: String,
 }
@@ -356,7 +362,8 @@ struct Panic {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum JoinErrorKind {
-    /// It was cancelled before it started, through its handle or at a deadline.
+    /// It was cancelled before it started: through its handle, at a deadline, or because its pool closed before its delay was
+    /// over.
     Cancelled,
     /// It panicked.
     Panicked,
@@ -365,53 +372,68 @@ pub enum JoinErrorKind {
 }
 
 impl JoinError {
-    pub(crate) fn new(kind: JoinErrorKind, location: &'static Location<'static>) -> JoinError {
-        JoinError { kind, location, panic: None }
+    pub(crate) fn cancelled(location: &'static Location<'static>) -> JoinError {
+        JoinError { cause: Cause::Cancelled(location) }
+    }
+
+    pub(crate) fn abandoned(location: &'static Location<'static>) -> JoinError {
+        JoinError { cause: Cause::Abandoned(location) }
     }
 
     pub(crate) fn panicked(payload: Payload, location: &'static Location<'static>) -> JoinError {
-        JoinError {
-            kind: JoinErrorKind::Panicked,
-            location,
-            panic: Some(Box::new(Panic {
-                message: contain::message(&*payload).to_owned(),
-                payload: SyncWrapper::new(payload),
-            })),
+        let message = contain::message(&*payload).to_owned();
+        let panic = Panic { location, payload: SyncWrapper::new(payload), message };
+        JoinError { cause: Cause::Panicked(Box::new(panic)) }
+    }
+
+    fn location(&self) -> &'static Location<'static> {
+        match &self.cause {
+            Cause::Cancelled(location) | Cause::Abandoned(location) => location,
+            Cause::Panicked(panic) => panic.location,
         }
     }
 
     fn message(&self) -> Option<&str> {
-        self.panic.as_ref().map(|panic| &*panic.message)
+        match &self.cause {
+            Cause::Panicked(panic) => Some(&panic.message),
+            _ => None,
+        }
     }
 
-    /// A panic that no handle receives is not to go unnoticed.
-    pub(crate) fn log_if_panic(&self, location: &Location<'_>) {
-        if let Some(message) = self.message() {
-            contain::log(
-                log::Level::Error,
-                format_args!("the task submitted at {location} panicked: {message}"),
-            );
+    /// Takes the payload of a panic out, and leaves an error without one.
+    fn take_panic(&mut self) -> Option<Box<Panic>> {
+        let rest = Cause::Abandoned(self.location());
+        match std::mem::replace(&mut self.cause, rest) {
+            Cause::Panicked(panic) => Some(panic),
+            other => {
+                self.cause = other;
+                None
+            }
         }
     }
 
     /// Which way it was.
     pub fn kind(&self) -> JoinErrorKind {
-        self.kind
+        match self.cause {
+            Cause::Cancelled(_) => JoinErrorKind::Cancelled,
+            Cause::Abandoned(_) => JoinErrorKind::Abandoned,
+            Cause::Panicked(_) => JoinErrorKind::Panicked,
+        }
     }
 
     /// Whether the task was cancelled before it started.
     pub fn is_cancelled(&self) -> bool {
-        self.kind == JoinErrorKind::Cancelled
+        self.kind() == JoinErrorKind::Cancelled
     }
 
     /// Whether the task panicked.
     pub fn is_panic(&self) -> bool {
-        self.kind == JoinErrorKind::Panicked
+        self.kind() == JoinErrorKind::Panicked
     }
 
     /// Whether the task was left behind while it ran.
     pub fn is_abandoned(&self) -> bool {
-        self.kind == JoinErrorKind::Abandoned
+        self.kind() == JoinErrorKind::Abandoned
     }
 
     /// What the task panicked with, to be passed to [`std::panic::resume_unwind`].
@@ -438,7 +460,7 @@ impl JoinError {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn try_into_panic(mut self) -> Result<Box<dyn Any + Send + 'static>, JoinError> {
-        match self.panic.take() {
+        match self.take_panic() {
             Some(panic) => Ok(panic.payload.into_inner()),
             None => Err(self),
         }
@@ -448,14 +470,14 @@ impl JoinError {
 impl Drop for JoinError {
     /// A payload's own drop may panic.
     fn drop(&mut self) {
-        contain::drop_quietly(self.panic.take());
+        contain::drop_quietly(self.take_panic());
     }
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let location = self.location;
-        match (&self.kind, self.message()) {
+        let location = self.location();
+        match (self.kind(), self.message()) {
             (JoinErrorKind::Panicked, Some(message)) => {
                 write!(f, "the task submitted at {location} panicked: {message}")
             }
@@ -473,18 +495,24 @@ impl fmt::Display for JoinError {
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinError")
-            .field("kind", &self.kind)
+            .field("kind", &self.kind())
             .field("message", &self.message())
-            .field("submitted_at", &format_args!("{}", self.location))
+            .field("submitted_at", &format_args!("{}", self.location()))
             .finish()
     }
 }
 
 impl Error for JoinError {}
 
-/// Inside a task: whether it should stop, because its handle was cancelled or the deadline's reserve has begun.
+/// Inside a task: whether it should stop, because its handle was cancelled, the deadline's reserve has begun, or
+/// [`shutdown_now`](crate::Pool::shutdown_now) was called.
 ///
-/// A long task asks now and then and returns early. False outside a task.
+/// Nothing stops a task that does not ask: a long one asks now and then and returns early. To ask takes a lock at most that
+/// next to nobody else wants.
+///
+/// The answer is that for the innermost task. Where one runs another in its place, by joining it or for a full queue
+/// ([`CallerRuns`](crate::WhenFull::CallerRuns)), each has a flag of its own, and a deadline tells the tasks of the pools that
+/// it is the deadline of. False outside a task. The flag is never taken back, as that of Java's `Thread.interrupt` is.
 ///
 /// ```
 /// let pool = winddown::Pool::new(1);
@@ -502,6 +530,22 @@ impl Error for JoinError {}
 /// assert!(handle.join().is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A task that waits for something else than time waits for the [token](crate::token) of the shutdown, too:
+///
+/// ```
+/// # use std::time::Duration;
+/// # let registry = winddown::Registry::new();
+/// # let pool = winddown::Pool::builder().registry(&registry).build()?;
+/// let token = registry.token();
+/// pool.execute(move || {
+///     while !token.wait_timeout(Duration::from_secs(60)) {
+///         // what is due every minute
+///     }
+/// })?;
+/// assert!(registry.shutdown().is_clean()); // does not take a minute
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn is_cancelled() -> bool {
     context::with(|frame| match frame {
         Some(Frame::Worker(host)) => host.is_cancelled(),
@@ -511,6 +555,7 @@ pub fn is_cancelled() -> bool {
 
 /// Inside a task: says what it is working on. Reports and warnings show it wherever they name the task.
 ///
+/// A later call replaces the label; it goes with the task. Of tasks that run one in the place of another each has its own.
 /// Does nothing outside a task.
 ///
 /// ```
@@ -525,4 +570,47 @@ pub fn set_label(label: impl Into<Cow<'static, str>>) {
             host.set_label(label);
         }
     });
+}
+
+/// On a worker thread: shows `f` the thread's state, which [`worker_state`](crate::PoolBuilder::worker_state) made.
+///
+/// A panic of `f` goes on into the task; the state is as `f` has left it, and the next task finds it there.
+///
+/// `None`, and `f` is dropped uncalled:
+///
+/// * if the state is of another type than `T`, or the pool was built without one;
+/// * inside another `with_state` of the same thread, also where that closure waits for a task and so runs it in place;
+/// * outside a worker: on any other thread, and in a task that such a thread runs itself, as the submitters of a pool of
+///   [`CallerRuns`](crate::WhenFull::CallerRuns) do, whatever pool they belong to themselves, and whoever runs an
+///   [`UnstartedTask`](crate::UnstartedTask).
+///
+/// So a task that may come to run there makes what it needs itself if it gets `None`:
+///
+/// ```
+/// # struct Connection;
+/// # impl Connection { fn open() -> Connection { Connection } fn insert(&mut self, row: u32) -> u32 { row } }
+/// use winddown::{task, Pool, WhenFull};
+///
+/// let pool = Pool::builder()
+///     .queue_capacity(100)
+///     .when_full(WhenFull::CallerRuns)
+///     .worker_state(Connection::open) // once per thread
+///     .build()?;
+/// for row in 0..1000 {
+///     pool.execute(move || {
+///         let insert = |connection: &mut Connection| connection.insert(row);
+///         task::with_state(insert).unwrap_or_else(|| insert(&mut Connection::open()));
+///     })?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A worker that is blocked in a wait may have to run other tasks of its pool meanwhile, where no thread can be had for them;
+/// they find its state, unless the wait is inside of `with_state`.
+pub fn with_state<T: 'static, R>(f: impl FnOnce(&mut T) -> R) -> Option<R> {
+    context::with_state(|state| {
+        // The guard gives it back when `f` panics, too.
+        let mut state = state.try_borrow_mut().ok()?;
+        state.as_mut()?.downcast_mut::<T>().map(f)
+    })
 }

@@ -24,9 +24,11 @@ fn example(name: &str) -> Command {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet"]);
-        for example in ["hello", "scope", "graceful_server"] {
-            build.args(["--example", example]);
-        }
+        build.args(
+            ["hello", "retry", "scope", "worker_state", "graceful_server"]
+                .iter()
+                .flat_map(|name| ["--example", name]),
+        );
         build.arg("--no-default-features");
         let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
         for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
@@ -70,6 +72,29 @@ fn hello_loses_nothing() {
         outcome.stdout,
         "main returns\nthe task that was running has ended\nthe task that was queued has run\n"
     );
+}
+
+#[cfg(feature = "exit-hook")]
+#[test]
+fn worker_state_opens_a_connection_for_each_worker_and_closes_all() {
+    let outcome = common::finish(example("worker_state"));
+    outcome.assert_code(0).assert_silent();
+    assert_eq!(outcome.stdout, "main returns\nrows in 2 connections: 6, all closed\n");
+}
+
+#[test]
+fn retry_prints_what_its_header_says() {
+    let header = include_str!("../examples/retry.rs").lines().map_while(|line| line.strip_prefix("//!"));
+    let expected: String = header
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .skip_while(|line| !line.starts_with("$ "))
+        .skip(1)
+        .take_while(|line| *line != "```")
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let outcome = common::finish(example("retry"));
+    outcome.assert_code(0).assert_silent();
+    assert_eq!(outcome.stdout, expected);
 }
 
 #[test]

@@ -18,11 +18,12 @@
 //! * **Start against deadline.** A worker says that it reaches for a task before it takes one from its own queue, without
 //!   the lock; a deadline that finds the task gone from there waits until the worker shows it: see [`Slot::reach`].
 //!
-//! Locks are taken in the order registry, core, cell or slot; no user code runs under any of them, nothing is joined
+//! Locks are taken in the order registry, core, then cell, slot or timer; no user code runs under any of them, nothing is joined
 //! and nothing is logged.
 
 mod blocking;
 mod crew;
+mod delays;
 mod limits;
 mod lobby;
 mod submit;
@@ -30,6 +31,7 @@ mod winding;
 mod working;
 
 use self::crew::{for_an_end, Worker};
+use self::delays::Delays;
 use self::limits::Backlog;
 pub(super) use self::limits::{Permit, Ticket};
 use self::lobby::Lobby;
@@ -50,6 +52,7 @@ use crate::task::cell::{AnyTask, Place};
 use crate::task::slot::{Ended, Slot};
 use crate::task::{InPlace, Owner};
 use crate::{FollowUps, WhenFull};
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -57,13 +60,24 @@ use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-pub(crate) type Callback = Arc<dyn Fn() + Send + Sync>;
+type Callback<R> = Arc<dyn Fn() -> R + Send + Sync>;
+type PanicCallback = Arc<dyn Fn(&RunningTask, &(dyn Any + Send)) + Send + Sync>;
 
-/// What a pool calls on each of its threads.
+/// What a pool calls on its threads.
 #[derive(Clone, Default)]
 pub(crate) struct Callbacks {
-    pub(crate) on_start: Option<Callback>,
-    pub(crate) on_stop: Option<Callback>,
+    pub(crate) on_start: Option<Callback<()>>,
+    pub(crate) make_state: Option<Callback<Box<dyn Any>>>,
+    pub(crate) on_stop: Option<Callback<()>>,
+    /// Also on a thread that runs a task for once.
+    pub(crate) on_panic: Option<PanicCallback>,
+}
+
+impl Callbacks {
+    fn is_empty(&self) -> bool {
+        let Callbacks { on_start, make_state, on_stop, on_panic } = self;
+        on_start.is_none() && make_state.is_none() && on_stop.is_none() && on_panic.is_none()
+    }
 }
 
 /// What the builder decided.
@@ -131,6 +145,7 @@ pub(super) struct State {
     returned: u64,
     /// Accepted and neither due nor cancelled.
     delayed: u64,
+    delays: Delays,
     abandoned: Vec<RunningTask>,
     /// Handles that a broken pool has yet to resolve.
     unburied: Vec<Arc<dyn Resolve>>,
@@ -209,7 +224,7 @@ impl Core {
     ) -> Core {
         let (queue, injector) = Queue::new(config.max_threads == 1, config.queue_capacity);
         Core {
-            has_callbacks: callbacks.on_start.is_some() || callbacks.on_stop.is_some(),
+            has_callbacks: !callbacks.is_empty(),
             callbacks: Mutex::new(callbacks),
             id: crate::registry::unique_id(),
             name,
@@ -236,6 +251,7 @@ impl Core {
                 lost: 0,
                 returned: 0,
                 delayed: 0,
+                delays: Delays::default(),
                 abandoned: Vec::new(),
                 unburied: Vec::new(),
                 lobby: Lobby::default(),
@@ -351,6 +367,7 @@ impl Owner for Core {
 
     fn count_cancelled(&self, place: &dyn Fn() -> Place) {
         let mut state = self.state.lock();
+        let mut swept = Vec::new();
         match place() {
             Place::Queue => {
                 state.cancelled += 1;
@@ -359,12 +376,14 @@ impl Owner for Core {
             Place::Delays => {
                 state.cancelled += 1;
                 state.delayed -= 1;
+                swept = self.sweep_delays(&mut state);
             }
             Place::Outside => {}
         }
         self.close_if_drained(&mut state);
         self.wake(state, None);
         self.signal();
+        drop(swept);
     }
 
     fn run_in_place(&self, task: &dyn Fn() -> Arc<dyn AnyTask>) -> InPlace {
@@ -384,8 +403,8 @@ impl Core {
 
     /// Whether the current thread is in one of the pool's callbacks.
     pub(super) fn is_in_callback(&self) -> bool {
-        context::find_host(|cx: &WorkerCx| (cx.core.id == self.id && cx.slot.depth() == 0).then_some(()))
-            .is_some()
+        let is_idle = |cx: &WorkerCx| (cx.core.id == self.id && cx.slot.depth() == 0).then_some(());
+        context::find_host(is_idle).is_some()
     }
 
     /// What [`Owner::run_in_place`] says; `may_run` is asked whether it may be run, for one that is in the queue.
@@ -394,17 +413,24 @@ impl Core {
         task: &dyn Fn() -> Arc<dyn AnyTask>,
         may_run: impl Fn(&WorkerCx, &mut State) -> InPlace,
     ) -> InPlace {
-        // Of several, one within another, the innermost: all are of this thread.
-        let verdict = context::find_host(|cx: &WorkerCx| {
-            if !self.is_in_task_of(cx) {
-                return None;
+        let mut found = None;
+        context::find_host(|cx: &WorkerCx| -> Option<()> {
+            if self.is_in_task_of(cx) {
+                let task = found.get_or_insert_with(task);
+                assert!(
+                    !cx.slot.is_inside(task),
+                    "the task submitted at {} was joined inside itself, where it could never end",
+                    task.location()
+                );
             }
-            let task = task();
-            assert!(
-                !cx.slot.is_inside(&task),
-                "the task submitted at {} was joined inside itself, where it could never end",
-                task.location()
-            );
+            None
+        });
+        let Some(task) = found else { return InPlace::Settled };
+        let mut may_run = Some(may_run);
+        // Of several, one within another, the innermost. It need not be the innermost of all: a task of this pool may have
+        // submitted one of another pool, found its queue full, and run it itself.
+        let verdict = context::find_host(|cx: &WorkerCx| {
+            let may_run = may_run.take_if(|_| self.is_in_task_of(cx))?;
             let mut state = self.state.lock();
             let verdict = match task.place() {
                 Place::Queue => may_run(cx, &mut state),
@@ -413,15 +439,21 @@ impl Core {
                 Place::Outside => InPlace::Settled,
             };
             drop(state);
-            if verdict == InPlace::Settled && self.run_joined(cx, &task) && !self.is_stale() {
+            if verdict == InPlace::NotYet {
+                return Some(verdict);
+            }
+            let has_run = self.run_joined(cx, &task);
+            if has_run && !self.is_stale() {
                 self.signal();
             }
-            Some(verdict)
+            // Another thread runs it, which may come to wait for one that nobody else is left to run.
+            let is_elsewhere = !has_run && !task.is_finished();
+            Some(if is_elsewhere { InPlace::NotYet } else { InPlace::Settled })
         });
         verdict.unwrap_or(InPlace::Settled)
     }
 
-    /// Runs a task on the current thread, if it is still to be run, as one of those of `cx`. Says whether it did.
+    /// Runs a task on the thread of `cx`, in the place of a wait for it. Says whether it ran.
     fn run_joined(&self, cx: &WorkerCx, task: &Arc<dyn AnyTask>) -> bool {
         let run = || task.clone().run(&cx.slot, &|| self.count_claimed(&**task));
         let is_innermost =

@@ -244,7 +244,8 @@ pub struct PoolStats {
     pub completed: u64,
     /// Tasks that panicked.
     pub panicked: u64,
-    /// Tasks that were cancelled before they started, through their handle, by a deadline, or because the pool broke.
+    /// Tasks that were cancelled before they started: through their handle, by a deadline, because the pool broke, or because it
+    /// closed before their delay was over.
     pub cancelled: u64,
     /// Tasks handed back to the caller unstarted.
     pub returned: u64,
@@ -345,8 +346,8 @@ impl PoolReport {
         self.elapsed
     }
 
-    /// Whether nothing was lost: no task was abandoned, or cancelled by the deadline or by a broken
-    /// `on_thread_start`. A daemon pool loses nothing: nobody asked to wait for it.
+    /// Whether nothing was lost: no task was abandoned, or cancelled by the deadline or because `on_thread_start` or
+    /// `worker_state` panicked. A daemon pool loses nothing: nobody asked to wait for it.
     pub fn is_clean(&self) -> bool {
         self.stats.is_daemon || (self.abandoned.is_empty() && self.lost == 0)
     }

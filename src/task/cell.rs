@@ -16,11 +16,13 @@
 //! results and wakers are taken out first.
 
 use super::slot::Slot;
-use super::{JoinError, JoinErrorKind};
+use super::JoinError;
 use crate::contain::{self, Payload};
+use crate::context::{self, Frame};
 use crate::os::Generation;
 use crate::queue::job::{Doom, HandBack, Resolve, Work};
 use crate::sync::Mutex;
+use std::mem::size_of;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::Arc;
@@ -35,16 +37,16 @@ pub(crate) struct Cell<F, T> {
     flag: AtomicBool,
     /// There is a result, or there was: what `inner` says, for whoever looks again and again.
     is_done: AtomicBool,
+    /// It was cancelled, and whoever asks again is told so. Behind `inner`; it is here since there it would take up a word.
+    is_cancelled: AtomicBool,
+    /// No handle is left to take the result. The same.
+    is_detached: AtomicBool,
     inner: Mutex<Inner<F, T>>,
 }
 
 struct Inner<F, T> {
     stage: Stage<F, T>,
     waiter: Option<Waiter>,
-    /// It was cancelled, and whoever asks again is told so.
-    is_cancelled: bool,
-    /// No handle is left to take the result.
-    is_detached: bool,
 }
 
 /// The closure and a result share their place: a batch of handles is as fast as the memory they take up.
@@ -93,7 +95,7 @@ impl<F, T> Stage<F, T> {
 pub(crate) enum Place {
     /// In its pool's queue, or on its way there.
     Queue,
-    /// Among those that are not due.
+    /// Among those that are not due: see `pool::core::delays`.
     Delays,
     /// Given back by its pool, whose counts it is no part of any more.
     Outside,
@@ -106,8 +108,11 @@ impl Place {
 /// Whom to tell when the task is done: its handle has one owner, so there is one at most.
 pub(crate) enum Waiter {
     Thread(Thread),
-    Task(Waker),
+    /// In a box: each task has room for a waiter.
+    Task(Box<Waker>),
 }
+
+const _: () = assert!(size_of::<Option<Waiter>>() <= 2 * size_of::<usize>());
 
 impl Waiter {
     /// A waker is code that is not ours.
@@ -218,13 +223,14 @@ where
     T: Send + 'static,
 {
     pub(crate) fn new(closure: F, location: &'static Location<'static>) -> Arc<Cell<F, T>> {
-        let inner =
-            Inner { stage: Stage::Queued(closure), waiter: None, is_cancelled: false, is_detached: false };
+        let inner = Inner { stage: Stage::Queued(closure), waiter: None };
         Arc::new(Cell {
             location,
             place: AtomicU8::new(Place::Queue as u8),
             flag: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
+            is_cancelled: AtomicBool::new(false),
+            is_detached: AtomicBool::new(false),
             inner: Mutex::new(inner),
         })
     }
@@ -250,8 +256,8 @@ where
             return false;
         }
         let waiter = inner.waiter.take();
-        count(!inner.is_detached && !matches!(waiter, Some(Waiter::Task(_))));
-        let is_detached = inner.is_detached;
+        let is_detached = self.is_detached.load(Ordering::Relaxed);
+        count(!is_detached && !matches!(waiter, Some(Waiter::Task(_))));
         let unwanted = match &mut inner.stage {
             Stage::Doomed(_, verdict) => {
                 *verdict = if is_detached { Verdict::Taken } else { Verdict::Cancelled };
@@ -271,15 +277,25 @@ where
         if let Some(waiter) = waiter {
             waiter.wake();
         }
-        if let Some(Err(error)) = &unwanted {
-            error.log_if_panic(self.location);
-        }
         contain::drop_quietly(unwanted);
         true
     }
 
+    /// The closure has panicked. Whether a handle is there to receive that is decided here, while the task is still shown to
+    /// run: one that is dropped from now on takes the panic with it, like one that is dropped unjoined.
+    #[cold]
+    fn panicked(&self, payload: Payload) -> JoinError {
+        let inner = self.inner.lock();
+        let is_unheard = self.is_detached.load(Ordering::Relaxed);
+        drop(inner);
+        if is_unheard {
+            tell_panic(&payload, self.location);
+        }
+        JoinError::panicked(payload, self.location)
+    }
+
     fn cancelled(&self) -> JoinError {
-        JoinError::new(JoinErrorKind::Cancelled, self.location)
+        JoinError::cancelled(self.location)
     }
 }
 
@@ -316,9 +332,13 @@ where
         claimed();
         let process = Generation::now();
         let Called { result, has_panicked, rest } = closure.call();
-        let result = result.map_err(|payload| JoinError::panicked(payload, self.location));
+        let result = result.map_err(|payload| match process.is_past() {
+            true => JoinError::panicked(payload, self.location),
+            false => self.panicked(payload),
+        });
         if process.is_past() {
-            // The closure forked and this is the child: another thread may have held any of the locks.
+            // The closure forked, or whoever was told of its panic, and this is the child: another thread may have held any of
+            // the locks.
             contain::drop_quietly(result);
             return true;
         }
@@ -335,14 +355,14 @@ where
 
     fn cancel(&self, count: &dyn Fn()) -> Cancel {
         let mut inner = self.inner.lock();
-        if inner.is_cancelled {
+        if self.is_cancelled.load(Ordering::Relaxed) {
             return Cancel::Before;
         }
         if !matches!(inner.stage, Stage::Queued(_)) {
             self.flag.store(true, Ordering::Relaxed);
             return Cancel::TooLate;
         }
-        inner.is_cancelled = true;
+        self.is_cancelled.store(true, Ordering::Relaxed);
         let closure = inner.stage.take_closure(|| self.cancelled());
         drop(inner);
         contain::drop_quietly(closure);
@@ -357,7 +377,7 @@ where
         match std::mem::replace(&mut inner.stage, Stage::Cancelling) {
             Stage::Queued(closure) => {
                 inner.stage = Stage::Doomed(closure, Verdict::Open);
-                inner.is_cancelled = true;
+                self.is_cancelled.store(true, Ordering::Relaxed);
                 true
             }
             other => {
@@ -371,14 +391,14 @@ where
         let mut inner = self.inner.lock();
         // Whoever took the closure resolves the handle, after dropping it.
         let Some(closure) = inner.stage.take_closure(|| self.cancelled()) else { return };
-        inner.is_cancelled = true;
+        self.is_cancelled.store(true, Ordering::Relaxed);
         drop(inner);
         contain::drop_quietly(closure);
         self.resolve_cancelled();
     }
 
     fn abandon(&self) -> bool {
-        let error = JoinError::new(JoinErrorKind::Abandoned, self.location);
+        let error = JoinError::abandoned(self.location);
         self.settle(|stage| matches!(stage, Stage::Running), Err(error), |_| ())
     }
 
@@ -445,7 +465,7 @@ where
 
     fn detach(&self) {
         let mut inner = self.inner.lock();
-        inner.is_detached = true;
+        self.is_detached.store(true, Ordering::Relaxed);
         let waiter = inner.waiter.take();
         let unwanted = match std::mem::replace(&mut inner.stage, Stage::Taken) {
             Stage::Done(result) => Some(result),
@@ -460,6 +480,34 @@ where
 
     fn erase(self: Arc<Self>) -> Arc<dyn AnyTask> {
         self
+    }
+}
+
+/// A panic that no handle receives is not to go unnoticed. Whoever is told runs as a part of the task, which is shown and
+/// waited for until this returns.
+#[cold]
+fn tell_panic(payload: &Payload, location: &Location<'_>) {
+    log_panic(payload, location);
+    context::with(|frame| {
+        if let Some(Frame::Worker(host)) = frame {
+            host.tell_panic(&**payload);
+        }
+    });
+}
+
+pub(crate) fn log_panic(payload: &Payload, location: &Location<'_>) {
+    let message = contain::message(&**payload);
+    contain::log(log::Level::Error, format_args!("the task submitted at {location} panicked: {message}"));
+}
+
+/// Ends a task without a handle.
+#[cold]
+fn end_in_panic(payload: Payload, slot: &Slot, location: &Location<'_>, process: Generation) {
+    tell_panic(&payload, location);
+    contain::drop_quietly(payload);
+    // Either may have forked.
+    if !process.is_past() {
+        slot.end(true);
     }
 }
 
@@ -508,9 +556,9 @@ impl<F: FnOnce() + Send + 'static> Work<Slot> for Fired<F> {
             contain::drop_quietly(result);
             return true;
         }
-        slot.end(result.is_err());
-        if let Err(payload) = result {
-            JoinError::panicked(payload, location).log_if_panic(location);
+        match result {
+            Ok(()) => slot.end(false),
+            Err(payload) => end_in_panic(payload, slot, location, process),
         }
         true
     }
@@ -525,5 +573,33 @@ impl<F: FnOnce() + Send + 'static> Work<Slot> for Fired<F> {
 
     fn discard(self) {
         contain::drop_quietly(self.0);
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::size_of_val;
+
+    /// What a cell takes beside what its closure captures, where the result is nothing.
+    fn overhead<F: FnOnce() + Send + 'static>(closure: F) -> usize {
+        let captured = size_of_val(&closure);
+        size_of_val(&*Cell::new(closure, Location::caller())) - captured
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn a_task_takes_seven_words_beside_its_closure() {
+        const WORD: usize = size_of::<usize>();
+        let words = |n: usize| n * WORD;
+        assert_eq!(overhead(|| ()), words(7));
+        let (one, three, many) = ([1; 1], [1; 3], [1; 20]);
+        let capture = [
+            overhead(move || assert_eq!(one, [1_usize; 1])),
+            overhead(move || assert_eq!(three, [1_usize; 3])),
+            overhead(move || assert_eq!(many, [1_usize; 20])),
+        ];
+        for overhead in capture {
+            assert!(overhead <= words(7), "{overhead} bytes");
+        }
     }
 }

@@ -3,11 +3,11 @@
 use super::crew::{Blocked, Worker};
 use super::submit::Way;
 use super::{Core, State};
+use crate::contain;
 use crate::context::{self, Wait};
 use crate::pool::worker::WorkerCx;
 use crate::sync::{Condvar, MutexGuard};
 use crate::task::slot::Slot;
-use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -24,14 +24,17 @@ impl Core {
             worker.blocked.push(Blocked { wait, depth });
             is_starting = worker.is_starting;
         });
+        let stuck_at_start =
+            state.crew.values().filter(|worker| worker.is_starting && worker.is_stuck()).count();
         if let Some(deque) = state.crew.get(&id).and_then(|worker| worker.deque.clone()) {
             state.queue.clear_out(&deque);
         }
         self.close_if_drained(&mut state);
         if state.active() > 0 || self.is_left_empty(&mut state) {
             self.wake(state, None);
-        } else if is_starting && is_end {
-            // The first callback ends the process, or waits for its end, and would do so on every other thread too.
+        } else if is_starting && (is_end || stuck_at_start > 1) {
+            // What runs first on a thread ends the process, or waits for its end, and would do so on every other one, too; or
+            // it waits for what only a started thread could do, and has done so on another one already.
             drop(state);
             self.break_down();
         } else {
@@ -97,7 +100,7 @@ impl Core {
         state.crew.insert(id, guest);
         // A job is in hand, so nobody is called here: see `let_in`.
         self.notify(state, None);
-        let cx = WorkerCx { core: self.clone(), slot, id, own: None, tickets: RefCell::default() };
+        let cx = WorkerCx::new(self.clone(), slot, id, None);
         context::enter_worker(&cx, || run(&cx.slot));
         if self.is_stale() {
             return;
@@ -106,5 +109,8 @@ impl Core {
         self.close_if_drained(&mut state);
         self.wake(state, None);
         self.sign_off(id, true);
+        if self.has_callbacks {
+            contain::drop_quietly(self.callbacks_if_last());
+        }
     }
 }

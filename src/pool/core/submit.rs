@@ -15,7 +15,6 @@ use crate::rejected::RejectReason;
 use crate::sync::{Condvar, MutexGuard};
 use crate::task::slot::Slot;
 use crate::{FollowUps, WhenFull};
-use std::cell::RefCell;
 use std::io;
 use std::panic::Location;
 use std::ptr;
@@ -233,7 +232,7 @@ impl Core {
         context::find_host(|cx: &WorkerCx| (cx.core.id == self.id).then_some(())).is_some()
     }
 
-    fn turn_away(
+    pub(super) fn turn_away(
         &self,
         mut state: MutexGuard<'_, State>,
         seat: Option<&Arc<Seat>>,
@@ -393,7 +392,7 @@ impl Core {
     }
 
     /// Starts a thread, under the lock: the thread cannot look for itself in the crew before it is in it.
-    fn start_worker(self: &Arc<Core>, state: &mut State) -> io::Result<()> {
+    pub(super) fn start_worker(self: &Arc<Core>, state: &mut State) -> io::Result<()> {
         let id = state.next_worker;
         let name: Arc<str> = format!("{}-worker-{}", self.name, id + 1).into();
         let slot = Arc::new(Slot::new(name.clone()));
@@ -406,16 +405,10 @@ impl Core {
         let of_thread = mark.clone();
         let own = state.queue.add_worker(self.refuses_own(state.queue.intake()));
         let deque = own.deque().clone();
-        let cx = WorkerCx {
-            core: self.clone(),
-            slot: slot.clone(),
-            id,
-            own: Some(own),
-            tickets: RefCell::default(),
-        };
+        let (core, of_worker) = (self.clone(), slot.clone());
         let thread = builder.spawn(move || {
             of_thread.set_at_thread_exit();
-            worker::run(cx);
+            worker::run(WorkerCx::new(core, of_worker, id, Some(own)));
         });
         let thread = match thread {
             Ok(thread) => thread,

@@ -3,7 +3,7 @@
 use crate::contain::{self, Payload};
 use crate::os::Generation;
 use crate::sync::Mutex;
-use crate::task::JoinError;
+use crate::task::{cell, JoinError};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -54,7 +54,8 @@ pub(super) struct Panic {
 impl Panic {
     /// For one that nobody receives.
     pub(super) fn log(self) {
-        JoinError::panicked(self.payload, self.location).log_if_panic(self.location);
+        cell::log_panic(&self.payload, self.location);
+        contain::drop_quietly(self.payload);
     }
 }
 
