@@ -49,15 +49,39 @@ pub(crate) type State = RefCell<Option<Box<dyn Any>>>;
 pub(crate) enum Wait {
     /// The end of a shutdown. Its tasks count as finished for every drain.
     End {
+        of: Whose,
         /// Turns true when the wait is over, though the thread may not have woken up yet: it counts as running again.
         over: Arc<AtomicBool>,
         /// Whether a shutdown that joins the thread can rely on the wait to end by itself.
         ends: bool,
     },
-    /// An idle pool. Its tasks count as finished for the same wait of other tasks.
-    Idle,
+    /// An idle pool, of that id. Its tasks count as finished for the same wait of other tasks.
+    Idle(u64),
     /// A task of the thread's own pool that cannot be run in place, not yet or not any more. Somebody else has to.
     Join,
+}
+
+/// Whose end is waited for.
+#[derive(Clone, Copy)]
+pub(crate) enum Whose {
+    /// The pool's of that id.
+    Pool(u64),
+    /// The registry's of that id.
+    Registry(u64),
+    /// That of all pools.
+    Process,
+}
+
+impl Wait {
+    /// Whether it goes on until that pool, of that registry, has nothing left to run.
+    pub(crate) fn is_for(&self, pool: u64, registry: u64) -> bool {
+        match self {
+            Wait::End { of: Whose::Pool(id), .. } | Wait::Idle(id) => *id == pool,
+            Wait::End { of: Whose::Registry(id), .. } => *id == registry,
+            Wait::End { of: Whose::Process, .. } => true,
+            Wait::Join => false,
+        }
+    }
 }
 
 /// A hook that is running on the current thread.
@@ -130,10 +154,10 @@ fn each(mut f: impl FnMut(&Frame<'_>) -> bool) {
     each_entered(|entered| f(unsafe { entered.frame.as_ref() }));
 }
 
-fn each_entered(mut f: impl FnMut(&Entered) -> bool) {
+fn each_entered(mut f: impl FnMut(Entered) -> bool) {
     let mut next = CURRENT.with(Cell::get);
     while let Some(entered) = next.filter(|entered| !entered.generation.is_past()) {
-        if !f(&entered) {
+        if !f(entered) {
             return;
         }
         // SAFETY: it lies on the stack of the call of `enter` that made `entered`, which has not returned: what it made

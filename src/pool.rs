@@ -240,7 +240,7 @@ impl Pool {
         if self.core.is_stale() {
             return true;
         }
-        let blocked = context::block(Wait::Idle);
+        let blocked = context::block(Wait::Idle(self.core.id));
         self.core.wait_idle(until, blocked.is_worker() || context::in_hook())
     }
 
@@ -311,7 +311,9 @@ impl Pool {
     /// [scope](Pool::scope) do not come back but are cancelled, as are [delays](Pool::spawn_after). Named after Java's
     /// `ExecutorService.shutdownNow`.
     ///
-    /// Inside a task of the pool it works like [`shutdown`](Pool::shutdown).
+    /// Inside a task of the pool it works like [`shutdown`](Pool::shutdown). A task of the pool that joins one that was taken
+    /// back runs it in place, as it runs a queued one: its [`UnstartedTask`] is empty then, and it is not counted as returned.
+    /// One that waits for it in another way, with a timeout or in async code, waits until it is run or dropped.
     ///
     /// ```
     /// let pool = winddown::Pool::new(1);
@@ -332,10 +334,10 @@ impl Pool {
         if self.core.is_stale() {
             return (self.wind_down(None), Vec::new());
         }
-        // From here on, so that a task that calls this is not waited for by another shutdown meanwhile.
-        let _blocked = context::block(self.core.wait_for_shutdown());
         self.core.bring_due(usize::MAX);
         let (jobs, doomed) = self.core.hand_back();
+        // From here on, so that a task that calls this is not waited for by another shutdown meanwhile.
+        let _blocked = context::block(self.core.wait_for_shutdown());
         doomed.bury();
         (self.wind_down(None), jobs.into_iter().map(UnstartedTask::new).collect())
     }

@@ -96,19 +96,19 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
         if self.task().is_finished() || self.is_stale() {
-            return self.wait_without_limit();
+            return self.wait_without_limit(false);
         }
-        match self.owner.run_in_place(&|| self.task().clone().erase()) {
-            InPlace::Settled => self.wait_without_limit(),
+        match self.run_in_place() {
+            InPlace::Settled => self.wait_without_limit(false),
             InPlace::NotYet => {
                 let _blocked = context::block(Wait::Join);
-                self.wait_without_limit()
+                self.wait_without_limit(true)
             }
         }
     }
 
-    fn wait_without_limit(self) -> Result<T, JoinError> {
-        match self.wait(None) {
+    fn wait_without_limit(self, may_come: bool) -> Result<T, JoinError> {
+        match self.wait(None, may_come) {
             Ok(result) => result,
             Err(_) => unreachable!("a wait without a limit ends with a result"),
         }
@@ -135,10 +135,19 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, JoinHandle<T>> {
         // Without a moment to wait for, the wait has no limit.
-        self.wait(deadline(timeout))
+        self.wait(deadline(timeout), false)
     }
 
-    fn wait(mut self, until: Option<Instant>) -> Result<Result<T, JoinError>, JoinHandle<T>> {
+    fn run_in_place(&self) -> InPlace {
+        self.owner.run_in_place(&|| self.task().clone().erase())
+    }
+
+    /// Waits until the task has ended, or until `until`. It `may_come` to be run in place meanwhile: the thread is woken then.
+    fn wait(
+        mut self,
+        until: Option<Instant>,
+        mut may_come: bool,
+    ) -> Result<Result<T, JoinError>, JoinHandle<T>> {
         if self.is_stale() {
             return Ok(Err(JoinError::abandoned(self.task().location())));
         }
@@ -154,6 +163,10 @@ impl<T> JoinHandle<T> {
             if let Some(result) = self.task().take(Some(Waiter::Thread(thread::current()))) {
                 self.task = None;
                 return Ok(result);
+            }
+            if may_come && self.run_in_place() == InPlace::Settled {
+                may_come = false;
+                continue;
             }
             match until {
                 None => thread::park(),

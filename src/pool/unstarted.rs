@@ -11,7 +11,7 @@ use std::panic::Location;
 /// A task that [`Pool::shutdown_now`](crate::Pool::shutdown_now) has given back, unstarted.
 ///
 /// The task's handle, if it has one, stays pending until this is run or dropped: a drop resolves it as cancelled. So does
-/// its `cancel`, and then running this does nothing.
+/// its `cancel`, and so does a task of the pool that joins it, by running it; then running this does nothing.
 #[must_use = "dropping this cancels the task: run it, or say so"]
 pub struct UnstartedTask {
     job: Job<Slot>,

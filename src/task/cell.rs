@@ -173,6 +173,9 @@ pub(crate) trait AnyTask: Resolve {
 
     fn is_finished(&self) -> bool;
 
+    /// Has a thread that waits for it look whether it may run it now. Called under the pool's lock.
+    fn rouse(&self);
+
     fn resolver(self: Arc<Self>) -> Arc<dyn Resolve>;
 }
 
@@ -411,6 +414,12 @@ where
         self.is_done.load(Ordering::Acquire)
     }
 
+    fn rouse(&self) {
+        if let Some(Waiter::Thread(thread)) = &self.inner.lock().waiter {
+            thread.unpark();
+        }
+    }
+
     fn resolver(self: Arc<Self>) -> Arc<dyn Resolve> {
         self
     }
@@ -524,6 +533,8 @@ impl Work<Slot> for Spawned {
             return HandBack::Gone;
         }
         self.0.set_place(Place::Outside);
+        // Whoever is handed it may wait for the one that waits for it, in a task of the pool.
+        self.0.rouse();
         HandBack::Yes
     }
 
