@@ -336,6 +336,102 @@ fn tasks_that_are_blocked_in_the_wait_for_an_end() {
 }
 
 #[test]
+fn delays_that_pass_that_are_cancelled_and_that_a_close_finds() {
+    within(|| {
+        let registry = Registry::new();
+        let pool = builder(&registry).build().unwrap();
+        let hour = Duration::from_secs(3600);
+        let handles: Vec<_> = (0..5).map(|_| pool.spawn_after(hour, || ()).unwrap()).collect();
+        pool.spawn_after(Duration::from_millis(1), || ()).unwrap().join().unwrap();
+        let failed = pool.spawn_after(Duration::from_millis(1), || panic!("no luck")).unwrap();
+        assert!(failed.join().unwrap_err().is_panic());
+        assert!(handles[3].cancel());
+        pool.wait_idle(); // which does not wait for what is not due
+        let stats = pool.stats();
+        assert_adds_up(&stats);
+        assert_eq!((stats.delayed, stats.queued, stats.running, stats.accepted), (4, 0, 0, 7));
+        assert_adds_up(&registry.stats()[0]);
+        pool.close();
+        let expected = || Ends { completed: 1, panicked: 1, cancelled: 5, ..Ends::default() };
+        assert!(handles.into_iter().all(|handle| handle.join().unwrap_err().is_cancelled()));
+        assert_eq!(ends(pool.shutdown().stats()), expected());
+        assert!(registry.shutdown().is_clean(), "that is no loss");
+    });
+}
+
+#[test]
+fn tasks_that_borrow() {
+    within(|| {
+        for threads in [1, 3] {
+            let registry = Registry::new();
+            let pool = builder(&registry).max_threads(threads).build().unwrap();
+            let mut values = [0_u32; 6];
+            let inside = |pool: &Pool, values: &mut [u32; 6]| {
+                pool.scope(|scope| {
+                    for value in values.iter_mut() {
+                        scope.spawn(move || *value += 1);
+                    }
+                    scope.spawn(|| panic!("no luck")).join().unwrap_err().is_panic()
+                })
+            };
+            assert!(inside(&pool, &mut values));
+            let inner = pool.clone();
+            let (values, panicked) = pool
+                .spawn(move || {
+                    let panicked = inside(&inner, &mut values);
+                    (values, panicked)
+                })
+                .unwrap()
+                .join()
+                .unwrap();
+            assert!(panicked && values == [2; 6]);
+            pool.wait_idle();
+            let stats = pool.stats();
+            assert_eq!(ends(&stats), Ends { completed: 13, panicked: 2, ..Ends::default() });
+            assert_agrees(&registry, &pool);
+        }
+    });
+}
+
+#[test]
+fn tasks_that_borrow_and_are_cancelled_where_others_are_given_back() {
+    within(|| {
+        let registry = Registry::new();
+        let pool = builder(&registry).build().unwrap();
+        let (started, has_started) = channel();
+        let remote = pool.clone();
+        let ender = thread::spawn(move || {
+            has_started.recv().unwrap();
+            let (report, unstarted) = remote.shutdown_now();
+            (report, unstarted.len())
+        });
+        let ran = std::sync::atomic::AtomicUsize::new(0);
+        pool.scope(|scope| {
+            (0..3).for_each(|_| pool.execute(|| ()).unwrap());
+            pool.wait_idle();
+            let (queued, all_queued) = channel::<()>();
+            let started = &started;
+            scope.spawn(move || {
+                let _ = all_queued.recv();
+                started.send(()).unwrap();
+                while !task::is_cancelled() {
+                    thread::yield_now();
+                }
+            });
+            for _ in 0..4 {
+                scope.spawn(|| ran.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+            }
+            pool.execute(|| ()).unwrap();
+            drop(queued);
+        });
+        let (report, unstarted) = ender.join().unwrap();
+        let expected = || Ends { completed: 4, cancelled: 4, returned: 1, ..Ends::default() };
+        assert_eq!((ends(report.stats()), unstarted), (expected(), 1));
+        assert_eq!((ends(&pool.stats()), ran.into_inner()), (expected(), 0));
+    });
+}
+
+#[test]
 fn a_daemon_pool_that_is_left_behind() {
     within(|| {
         let registry = Registry::new();

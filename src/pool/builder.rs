@@ -246,7 +246,8 @@ impl PoolBuilder {
     ///
     /// That is in addition to the log, which names the panic at `error` in any case. The callback gets the task, with its
     /// location and label and how long it ran, and what it panicked with. A panic that a handle receives, read or not, is
-    /// not its business, nor is that of a task that [`shutdown_now`](Pool::shutdown_now) has given back.
+    /// not its business, nor is one that a [scope](Pool::scope) passes on, or that of a task that
+    /// [`shutdown_now`](Pool::shutdown_now) has given back.
     ///
     /// It runs on the thread that ran the task, as the task's last part: until it returns, the task is in
     /// [`running`](Pool::running), [`wait_idle`](Pool::wait_idle) and each drain wait for it, a deadline abandons it. So it
