@@ -7,7 +7,7 @@
 use crate::os::Generation;
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
@@ -29,7 +29,20 @@ pub(crate) trait TaskHost {
 
     /// Labels the innermost task.
     fn set_label(&self, label: Cow<'static, str>);
+
+    /// Tells whom it may concern that the innermost task has panicked, which no handle receives.
+    fn tell_panic(&self, payload: &(dyn Any + Send));
+
+    /// A number that no other pool has.
+    fn pool(&self) -> u64;
+
+    /// What the tasks of the pool share on this thread, if it is one of the pool's own.
+    fn state(&self) -> Option<&State>;
 }
+
+/// What the tasks on a worker thread share. Empty where the pool makes nothing of the kind, before it is made, and once it
+/// is dropped.
+pub(crate) type State = RefCell<Option<Box<dyn Any>>>;
 
 /// What a blocked thread waits for.
 #[derive(Clone)]
@@ -113,10 +126,14 @@ pub(crate) fn with<R>(f: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
 
 /// Shows `f` all that the current thread is doing, innermost first, until it says that it has seen enough.
 fn each(mut f: impl FnMut(&Frame<'_>) -> bool) {
+    // SAFETY: as in `with`.
+    each_entered(|entered| f(unsafe { entered.frame.as_ref() }));
+}
+
+fn each_entered(mut f: impl FnMut(&Entered) -> bool) {
     let mut next = CURRENT.with(Cell::get);
     while let Some(entered) = next.filter(|entered| !entered.generation.is_past()) {
-        // SAFETY: as in `with`.
-        if !f(unsafe { entered.frame.as_ref() }) {
+        if !f(&entered) {
             return;
         }
         // SAFETY: it lies on the stack of the call of `enter` that made `entered`, which has not returned: what it made
@@ -139,6 +156,36 @@ pub(crate) fn with_host<H: TaskHost + 'static, R>(f: impl FnOnce(Option<&H>) -> 
         _ => None,
     };
     f(host)
+}
+
+/// Shows `f` every host of tasks that the current thread runs, if it is an `H`, innermost first, until `f` has found what it
+/// looks for.
+pub(crate) fn find_host<H: TaskHost + 'static, R>(mut f: impl FnMut(&H) -> Option<R>) -> Option<R> {
+    let mut found = None;
+    each_entered(|entered| {
+        if let Some((host, _)) = entered.host.filter(|(_, id)| *id == TypeId::of::<H>()) {
+            // SAFETY: as in `with_host`.
+            found = f(unsafe { host.cast::<H>().as_ref() });
+        }
+        found.is_none()
+    });
+    found
+}
+
+/// Shows `f` what the tasks of the innermost one's pool share on this thread. Where the thread runs that task for once, while
+/// it is blocked, that is what lies further down its stack, if it is a worker of the same pool.
+pub(crate) fn with_state<R>(f: impl FnOnce(&State) -> Option<R>) -> Option<R> {
+    let (mut f, mut result, mut pool) = (Some(f), None, None);
+    each(|frame| {
+        let Frame::Worker(host) = frame else { return true };
+        if *pool.get_or_insert_with(|| host.pool()) == host.pool() {
+            if let Some(state) = host.state() {
+                result = f.take().and_then(|f| f(state));
+            }
+        }
+        f.is_some()
+    });
+    result
 }
 
 /// A thread that is blocked; undone when this is dropped.
@@ -164,12 +211,17 @@ pub(crate) fn block(wait: Wait) -> Blocked {
     Blocked(blocked)
 }
 
-/// Runs one task of the current thread's pool that no other thread is left to run. Says whether there was one.
+/// Runs one task that no other thread is left to run, of a pool whose tasks the current thread runs. Says whether there was
+/// one.
 pub(crate) fn help() -> bool {
-    with(|frame| match frame {
-        Some(Frame::Worker(host)) => host.help(),
-        _ => false,
-    })
+    let mut has_helped = false;
+    each(|frame| {
+        if let Frame::Worker(host) = frame {
+            has_helped = host.help();
+        }
+        !has_helped
+    });
+    has_helped
 }
 
 /// Whether the current thread runs a hook, or a task in a hook's place.

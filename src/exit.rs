@@ -13,7 +13,8 @@ use std::time::Duration;
 /// Drains everything and exits the process with `code`, from wherever it is called.
 ///
 /// In a task: that task counts as finished, everything else is drained. In a hook: the code is recorded, the hook
-/// ends, and the process exits when the shutdown is over. While the process exits already its code stands: the
+/// ends, and the process exits when the shutdown is over; so does a task that the hook runs itself, for a
+/// [full queue](crate::WhenFull::CallerRuns). While the process exits already its code stands: the
 /// calling thread sleeps until it has. The first code wins, that of a [signal](crate::signals) that ends the process
 /// included.
 ///
@@ -28,13 +29,22 @@ use std::time::Duration;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn exit(code: i32) -> ! {
-    if context::with_hook(|hook| hook.exit_with(code)) {
+    let is_in_hook = context::with_hook(|hook| hook.exit_with(code));
+    if is_in_hook && !context::in_worker() {
         // Unwinds without a message; whoever runs the hook knows it.
         std::panic::resume_unwind(Box::new(EndOfHook));
     }
     // From here on this thread only waits. It is marked before the process begins to exit: if another thread is about
     // to begin that, std parks this one for ever, and then the drain must not wait for it.
     std::mem::forget(context::block(Wait::End { over: Default::default(), ends: false }));
+    if is_in_hook {
+        // A task runs in the hook's place, which would take an unwinding for its own panic. The shutdown, which knows the
+        // code, goes on without this thread.
+        context::with_hook(|hook| hook.leave());
+        loop {
+            std::thread::park();
+        }
+    }
     #[cfg(not(all(unix, feature = "exit-hook")))]
     {
         // Nothing is drained by exiting here, so that is done first.

@@ -94,8 +94,9 @@
 //! signals         what SIGTERM, SIGINT and SIGHUP do; signals::unix: the handler
 //! exit            guard, exit() and the global registry's verbs
 //! pool            Pool, its builder; pool::core: the lock that accepting, closing and workers share, with
-//!                 core::crew, who runs tasks, core::delays, what is for later, and core::winding, how a pool ends
-//! process         the global registry, afresh in every forked child, and the exit handler
+//!                 core::crew, who runs tasks, core::delays, what is for later, and core::winding, how a pool ends;
+//!                 pool::scope: tasks that borrow, and scope::borrowed, why none outlives its scope
+//! process         the global registry, afresh in every forked child (process::eras), and the exit handler
 //! registry        hooks, holds, members; registry::{shutdown, drain, budget}: the order and its time;
 //!                 registry::timer: who is called when
 //! task            handles; task::cell: one task's states; task::slot: what a worker shows of its task
@@ -126,7 +127,10 @@ pub use exit::{
     after_join, before_join, exit, guard, hold, request_shutdown, set_deadline, shutdown, shutdown_timeout,
     token, wait_finished, ShutdownGuard,
 };
-pub use pool::{BuildError, FollowUps, Limited, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull};
+pub use pool::{
+    default_pool, execute, spawn, BuildError, FollowUps, Limited, Pool, PoolBuilder, Scope, ScopedJoinHandle,
+    SpawnAsync, UnstartedTask, WhenFull,
+};
 pub use registry::report::{
     HookOutcome, HookReport, Phase, PoolPhase, PoolReport, PoolStats, Progress, Reason, Report, RunningTask,
     Stage,

@@ -2,17 +2,21 @@
 
 mod builder;
 mod core;
+mod default;
 mod delay;
 mod full;
 mod limit;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod unstarted;
 mod worker;
 
 pub use builder::{BuildError, FollowUps, PoolBuilder, WhenFull};
+pub use default::{default_pool, execute, spawn};
 pub use full::SpawnAsync;
 pub use limit::Limited;
+pub use scope::{Scope, ScopedJoinHandle};
 pub use unstarted::UnstartedTask;
 
 use self::core::{Core, IfFull};
@@ -77,11 +81,8 @@ impl Pool {
     /// assert_eq!(pool.stats().threads, 0); // they start with the work
     /// ```
     pub fn new(max_threads: usize) -> Pool {
-        let builder = Pool::builder().max_threads(max_threads);
-        match builder.build_either() {
-            Ok(Ok(pool) | Err(pool)) => pool,
-            Err(error) => panic!("Pool::new({max_threads}): {error}"),
-        }
+        let pool = Pool::builder().max_threads(max_threads).build_or_refuse();
+        pool.unwrap_or_else(|error| panic!("Pool::new({max_threads}): {error}"))
     }
 
     /// Sets up a pool in detail.
@@ -122,7 +123,7 @@ impl Pool {
     /// Queues a task that nobody waits for: fire and forget. The process waits for it when it exits.
     ///
     /// Costs no allocation for a closure of up to four words. If the task panics, that is logged at `error` with the
-    /// place of this call, and counted.
+    /// place of this call, told to [`on_task_panic`](PoolBuilder::on_task_panic), and counted.
     ///
     /// # Errors
     ///

@@ -1,30 +1,27 @@
 //! The process's own registry, one for each line of forks, and the net under its exit.
 
+pub(crate) mod eras;
+
 #[cfg(any(feature = "exit-hook", feature = "signals"))]
 use crate::contain;
 use crate::context;
-use crate::os::{self, Generation};
+use crate::os;
 use crate::registry::report::{Reason, Report};
 #[cfg(feature = "signals")]
 use crate::registry::token::Once;
 use crate::registry::Registry;
-use once_cell::race::OnceBox;
+use eras::Eras;
 #[cfg(feature = "signals")]
 use std::cell::Cell;
 #[cfg(feature = "signals")]
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-/// The registry of one process in a line of forks: a child starts afresh, with the next era.
-///
-/// Eras are linked and never freed, so `Registry::global` can hand out references for ever. They are made without a
-/// lock: one that another thread held at the moment of a fork could never be taken in the child.
-struct Era {
-    generation: Generation,
+/// What one process in a line of forks has.
+struct Own {
     registry: Registry,
     #[cfg(feature = "signals")]
     ending: Ending,
-    next: OnceBox<Era>,
 }
 
 /// Who ends the process, where a signal and an exit meet: whoever comes first, and its exit code stands.
@@ -62,40 +59,17 @@ thread_local! {
     static ENDS_FOR_SIGNAL: Cell<bool> = const { Cell::new(false) };
 }
 
-static FIRST: OnceBox<Era> = OnceBox::new();
+static ERAS: Eras<Own> = Eras::new();
 
-fn era() -> &'static Era {
+fn era() -> &'static Own {
     os::watch_forks();
     #[cfg(feature = "exit-hook")]
     os::at_exit(at_exit);
-    let now = Generation::now();
-    let new = || {
-        Box::new(Era {
-            generation: now,
-            registry: Registry::root(),
-            #[cfg(feature = "signals")]
-            ending: Ending::new(),
-            next: OnceBox::new(),
-        })
-    };
-    let mut era = FIRST.get_or_init(new);
-    while era.generation != now {
-        era = era.next.get_or_init(new);
-    }
-    era
-}
-
-/// Whether this process, and not one that it was forked from, has anything to wind down.
-#[cfg(feature = "exit-hook")]
-fn has_era() -> bool {
-    let mut era = FIRST.get();
-    while let Some(found) = era {
-        if found.generation == Generation::now() {
-            return true;
-        }
-        era = found.next.get();
-    }
-    false
+    ERAS.get_or_make(|| Own {
+        registry: Registry::root(),
+        #[cfg(feature = "signals")]
+        ending: Ending::new(),
+    })
 }
 
 impl Registry {
@@ -176,7 +150,7 @@ fn say_panic(what: &str, payload: contain::Payload) {
 #[cfg(feature = "exit-hook")]
 extern "C" fn at_exit() {
     // A forked child that made nothing of its own leaves at once, and does not write out the parent's output again.
-    if !has_era() {
+    if ERAS.get().is_none() {
         return;
     }
     #[cfg(feature = "signals")]

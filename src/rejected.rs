@@ -65,8 +65,8 @@ pub enum RejectReason {
     NoThread,
     /// The pool or registry was made before a `fork`, and this is the child: its threads are not here.
     Forked,
-    /// A callback given to [`on_thread_start`](crate::PoolBuilder::on_thread_start) panicked; the pool takes no more
-    /// work.
+    /// A callback given to [`on_thread_start`](crate::PoolBuilder::on_thread_start) or
+    /// [`worker_state`](crate::PoolBuilder::worker_state) panicked; the pool takes no more work.
     Broken,
 }
 
@@ -82,7 +82,8 @@ impl fmt::Display for RejectReason {
             }
             RejectReason::Forked => "this belongs to the parent process: build a new pool in the forked child",
             RejectReason::Broken => {
-                "on_thread_start panicked, so the pool has no usable worker: mend the callback, build a new pool"
+                "on_thread_start or worker_state panicked, so the pool has no usable worker: mend the callback, build a \
+                 new pool"
             }
         })
     }

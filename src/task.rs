@@ -399,16 +399,6 @@ impl JoinError {
         }
     }
 
-    /// A panic that no handle receives is not to go unnoticed.
-    pub(crate) fn log_if_panic(&self, location: &Location<'_>) {
-        if let Some(message) = self.message() {
-            contain::log(
-                log::Level::Error,
-                format_args!("the task submitted at {location} panicked: {message}"),
-            );
-        }
-    }
-
     /// Which way it was.
     pub fn kind(&self) -> JoinErrorKind {
         match self.cause {
@@ -501,9 +491,15 @@ impl fmt::Debug for JoinError {
 
 impl Error for JoinError {}
 
-/// Inside a task: whether it should stop, because its handle was cancelled or the deadline's reserve has begun.
+/// Inside a task: whether it should stop, because its handle was cancelled, the deadline's reserve has begun, or
+/// [`shutdown_now`](crate::Pool::shutdown_now) was called.
 ///
-/// A long task asks now and then and returns early. False outside a task.
+/// Nothing stops a task that does not ask: a long one asks now and then and returns early. To ask takes a lock at most that
+/// next to nobody else wants.
+///
+/// The answer is that for the innermost task. Where one runs another in its place, by joining it or for a full queue
+/// ([`CallerRuns`](crate::WhenFull::CallerRuns)), each has a flag of its own, and a deadline tells the tasks of the pools that
+/// it is the deadline of. False outside a task. The flag is never taken back, as that of Java's `Thread.interrupt` is.
 ///
 /// ```
 /// let pool = winddown::Pool::new(1);
@@ -521,6 +517,22 @@ impl Error for JoinError {}
 /// assert!(handle.join().is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A task that waits for something else than time waits for the [token](crate::token) of the shutdown, too:
+///
+/// ```
+/// # use std::time::Duration;
+/// # let registry = winddown::Registry::new();
+/// # let pool = winddown::Pool::builder().registry(&registry).build()?;
+/// let token = registry.token();
+/// pool.execute(move || {
+///     while !token.wait_timeout(Duration::from_secs(60)) {
+///         // what is due every minute
+///     }
+/// })?;
+/// assert!(registry.shutdown().is_clean()); // does not take a minute
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn is_cancelled() -> bool {
     context::with(|frame| match frame {
         Some(Frame::Worker(host)) => host.is_cancelled(),
@@ -530,6 +542,7 @@ pub fn is_cancelled() -> bool {
 
 /// Inside a task: says what it is working on. Reports and warnings show it wherever they name the task.
 ///
+/// A later call replaces the label; it goes with the task. Of tasks that run one in the place of another each has its own.
 /// Does nothing outside a task.
 ///
 /// ```
@@ -544,4 +557,47 @@ pub fn set_label(label: impl Into<Cow<'static, str>>) {
             host.set_label(label);
         }
     });
+}
+
+/// On a worker thread: shows `f` the thread's state, which [`worker_state`](crate::PoolBuilder::worker_state) made.
+///
+/// A panic of `f` goes on into the task; the state is as `f` has left it, and the next task finds it there.
+///
+/// `None`, and `f` is dropped uncalled:
+///
+/// * if the state is of another type than `T`, or the pool was built without one;
+/// * inside another `with_state` of the same thread, also where that closure waits for a task and so runs it in place;
+/// * outside a worker: on any other thread, and in a task that such a thread runs itself, as the submitters of a pool of
+///   [`CallerRuns`](crate::WhenFull::CallerRuns) do, whatever pool they belong to themselves, and whoever runs an
+///   [`UnstartedTask`](crate::UnstartedTask).
+///
+/// So a task that may come to run there makes what it needs itself if it gets `None`:
+///
+/// ```
+/// # struct Connection;
+/// # impl Connection { fn open() -> Connection { Connection } fn insert(&mut self, row: u32) -> u32 { row } }
+/// use winddown::{task, Pool, WhenFull};
+///
+/// let pool = Pool::builder()
+///     .queue_capacity(100)
+///     .when_full(WhenFull::CallerRuns)
+///     .worker_state(Connection::open) // once per thread
+///     .build()?;
+/// for row in 0..1000 {
+///     pool.execute(move || {
+///         let insert = |connection: &mut Connection| connection.insert(row);
+///         task::with_state(insert).unwrap_or_else(|| insert(&mut Connection::open()));
+///     })?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A worker that is blocked in a wait may have to run other tasks of its pool meanwhile, where no thread can be had for them;
+/// they find its state, unless the wait is inside of `with_state`.
+pub fn with_state<T: 'static, R>(f: impl FnOnce(&mut T) -> R) -> Option<R> {
+    context::with_state(|state| {
+        // The guard gives it back when `f` panics, too.
+        let mut state = state.try_borrow_mut().ok()?;
+        state.as_mut()?.downcast_mut::<T>().map(f)
+    })
 }

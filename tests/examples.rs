@@ -24,7 +24,11 @@ fn example(name: &str) -> Command {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet"]);
-        build.args(["hello", "retry", "graceful_server"].iter().flat_map(|name| ["--example", name]));
+        build.args(
+            ["hello", "retry", "scope", "worker_state", "graceful_server"]
+                .iter()
+                .flat_map(|name| ["--example", name]),
+        );
         build.arg("--no-default-features");
         let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
         for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
@@ -70,6 +74,14 @@ fn hello_loses_nothing() {
     );
 }
 
+#[cfg(feature = "exit-hook")]
+#[test]
+fn worker_state_opens_a_connection_for_each_worker_and_closes_all() {
+    let outcome = common::finish(example("worker_state"));
+    outcome.assert_code(0).assert_silent();
+    assert_eq!(outcome.stdout, "main returns\nrows in 2 connections: 6, all closed\n");
+}
+
 #[test]
 fn retry_prints_what_its_header_says() {
     let header = include_str!("../examples/retry.rs").lines().map_while(|line| line.strip_prefix("//!"));
@@ -92,6 +104,19 @@ fn the_readme_opens_with_hello() {
     let readme = include_str!("../README.md");
     let first = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
     assert_eq!(first, Some(code));
+}
+
+#[test]
+fn scope_prints_what_its_header_says() {
+    let outcome = common::finish(example("scope"));
+    outcome.assert_code(0).assert_silent();
+    let header = include_str!("../examples/scope.rs").lines().skip_while(|line| !line.contains("cargo run"));
+    let promised: String = header
+        .skip(1)
+        .take_while(|line| !line.contains("```"))
+        .map(|line| line.trim_start_matches("//! ").to_owned() + "\n")
+        .collect();
+    assert_eq!(outcome.stdout, promised);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 use super::core::{Callbacks, Config, Core};
 use super::Pool;
 use crate::queue::Intake;
+use crate::registry::report::RunningTask;
 use crate::registry::Registry;
 use crate::rejected::RejectReason;
+use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
@@ -33,6 +35,10 @@ pub enum WhenFull {
     Reject,
     /// Its submitter runs it on the spot, which keeps it from submitting more meanwhile. Java's `CallerRunsPolicy`, but
     /// that a closed pool refuses the task instead of dropping it.
+    ///
+    /// On its submitter's thread, too, it is a task of this pool, in everything that a task may ask and do, but that it finds
+    /// no [worker state](crate::task::with_state). What its submitter is inside of, it is inside of as well: where that is a
+    /// task of another pool, a wait in it marks that task as waiting, too; where it is a hook, `shutdown` panics in it.
     CallerRuns,
 }
 
@@ -193,9 +199,84 @@ impl PoolBuilder {
     /// Called on each worker thread before its first task.
     ///
     /// If it panics the pool is broken, as in CPython's `ThreadPoolExecutor`: its queued tasks are cancelled, and
-    /// later ones refused with [`RejectReason::Broken`](crate::RejectReason::Broken).
+    /// later ones refused with [`RejectReason::Broken`](crate::RejectReason::Broken). The same happens if it waits for a
+    /// shutdown, and no other thread is there to run what is queued.
     pub fn on_thread_start(mut self, callback: impl Fn() + Send + Sync + 'static) -> PoolBuilder {
         self.callbacks.on_start = Some(Arc::new(callback));
+        self
+    }
+
+    /// Something that each worker thread has for itself, and its tasks share through
+    /// [`task::with_state`](crate::task::with_state): a connection, a client, a buffer that is costly to make.
+    ///
+    /// `make` is called on each worker thread, once, after [`on_thread_start`](PoolBuilder::on_thread_start) and before the
+    /// thread's first task. What it makes never leaves that thread, so it need not be `Send`. It is dropped there after the
+    /// last task and before [`on_thread_stop`](PoolBuilder::on_thread_stop): when the thread has been idle for the
+    /// [keep-alive](PoolBuilder::keep_alive), or the pool ends; a shutdown waits for that drop as it does for a task, and
+    /// a panic in it goes no further. Threads start one after another as they are needed, and a substitute for one that
+    /// is blocked in a wait makes a state of its own, so there may for a while be more than
+    /// [`max_threads`](PoolBuilder::max_threads). A later call replaces an earlier one. In a forked child, nothing is dropped
+    /// of what the parent has made.
+    ///
+    /// If `make` panics, the pool is broken just as after a panic in `on_thread_start`.
+    ///
+    /// As the `initializer` of CPython's `ThreadPoolExecutor` with `threading.local`, or Java's `ThreadLocal.withInitial`,
+    /// but that it has an owner, who sees to its end.
+    ///
+    /// ```
+    /// # #[derive(Default)] struct Connection { rows: Vec<u32> }
+    /// # impl Connection { fn insert(&mut self, row: u32) { self.rows.push(row) } }
+    /// use winddown::{task, Pool};
+    ///
+    /// let pool = Pool::builder().max_threads(4).worker_state(Connection::default).build()?; // four at most
+    /// for row in 0..100 {
+    ///     pool.execute(move || {
+    ///         task::with_state(|connection: &mut Connection| connection.insert(row));
+    ///     })?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn worker_state<T: 'static>(mut self, make: impl Fn() -> T + Send + Sync + 'static) -> PoolBuilder {
+        self.callbacks.make_state = Some(Arc::new(move || Box::new(make())));
+        self
+    }
+
+    /// Called when a task has panicked and nobody holds its handle: one that was [executed](Pool::execute), or
+    /// [spawned](Pool::spawn) and its handle dropped before it panicked.
+    ///
+    /// That is in addition to the log, which names the panic at `error` in any case. The callback gets the task, with its
+    /// location and label and how long it ran, and what it panicked with. A panic that a handle receives, read or not, is
+    /// not its business, nor is that of a task that [`shutdown_now`](Pool::shutdown_now) has given back.
+    ///
+    /// It runs on the thread that ran the task, as the task's last part: until it returns, the task is in
+    /// [`running`](Pool::running), [`wait_idle`](Pool::wait_idle) and each drain wait for it, a deadline abandons it. So it
+    /// may do what a task may: submit a follow-up, even while the pool drains, or
+    /// [label](crate::task::set_label) the task. It may run on several threads at once; no lock is held meanwhile. A
+    /// panic in it is logged.
+    ///
+    /// Java has this as `Thread.UncaughtExceptionHandler`, rayon as its `panic_handler`.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    /// static FAILURES: AtomicUsize = AtomicUsize::new(0);
+    ///
+    /// let pool = winddown::Pool::builder()
+    ///     .on_task_panic(|task, payload| {
+    ///         FAILURES.fetch_add(1, Ordering::Relaxed); // a metric
+    ///         let message = payload.downcast_ref::<&str>().unwrap_or(&"something else");
+    ///         eprintln!("{task}: {message}");
+    ///     })
+    ///     .build()?;
+    /// pool.execute(|| panic!("no luck"))?;
+    /// pool.wait_idle();
+    /// assert_eq!(FAILURES.load(Ordering::Relaxed), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_task_panic(
+        mut self,
+        callback: impl Fn(&RunningTask, &(dyn Any + Send)) + Send + Sync + 'static,
+    ) -> PoolBuilder {
+        self.callbacks.on_panic = Some(Arc::new(callback));
         self
     }
 
@@ -230,8 +311,14 @@ impl PoolBuilder {
         }
     }
 
+    /// Builds the pool, or, where its registry drains already, one that refuses every task.
+    pub(super) fn build_or_refuse(self) -> Result<Pool, BuildError> {
+        let (Ok(pool) | Err(pool)) = self.build_either()?;
+        Ok(pool)
+    }
+
     /// Builds the pool, or, where its registry drains already, as an `Err` inside one that refuses every task.
-    pub(super) fn build_either(self) -> Result<Result<Pool, Pool>, BuildError> {
+    fn build_either(self) -> Result<Result<Pool, Pool>, BuildError> {
         static POOLS: AtomicU64 = AtomicU64::new(1);
         let max_threads =
             self.max_threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get()));

@@ -52,19 +52,32 @@ use crate::task::cell::{AnyTask, Place};
 use crate::task::slot::{Ended, Slot};
 use crate::task::{InPlace, Owner};
 use crate::{FollowUps, WhenFull};
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-pub(crate) type Callback = Arc<dyn Fn() + Send + Sync>;
+type Callback<R> = Arc<dyn Fn() -> R + Send + Sync>;
+type PanicCallback = Arc<dyn Fn(&RunningTask, &(dyn Any + Send)) + Send + Sync>;
 
-/// What a pool calls on each of its threads.
+/// What a pool calls on its threads.
 #[derive(Clone, Default)]
 pub(crate) struct Callbacks {
-    pub(crate) on_start: Option<Callback>,
-    pub(crate) on_stop: Option<Callback>,
+    pub(crate) on_start: Option<Callback<()>>,
+    pub(crate) make_state: Option<Callback<Box<dyn Any>>>,
+    pub(crate) on_stop: Option<Callback<()>>,
+    /// Also on a thread that runs a task for once.
+    pub(crate) on_panic: Option<PanicCallback>,
+}
+
+impl Callbacks {
+    fn is_empty(&self) -> bool {
+        let Callbacks { on_start, make_state, on_stop, on_panic } = self;
+        on_start.is_none() && make_state.is_none() && on_stop.is_none() && on_panic.is_none()
+    }
 }
 
 /// What the builder decided.
@@ -209,7 +222,7 @@ impl Core {
     ) -> Core {
         let (queue, injector) = Queue::new(config.max_threads == 1, config.queue_capacity);
         Core {
-            has_callbacks: callbacks.on_start.is_some() || callbacks.on_stop.is_some(),
+            has_callbacks: !callbacks.is_empty(),
             callbacks: Mutex::new(callbacks),
             id: crate::registry::unique_id(),
             name,
@@ -376,43 +389,77 @@ impl Owner for Core {
 }
 
 impl Core {
+    fn is_in_task_of(&self, cx: &WorkerCx) -> bool {
+        cx.core.id == self.id && cx.slot.depth() > 0
+    }
+
+    /// Whether the current thread is inside a task of this pool, be it within one of another pool.
+    pub(super) fn is_on_stack(&self) -> bool {
+        context::find_host(|cx: &WorkerCx| self.is_in_task_of(cx).then_some(())).is_some()
+    }
+
+    /// Whether the current thread is in one of the pool's callbacks.
+    pub(super) fn is_in_callback(&self) -> bool {
+        let is_idle = |cx: &WorkerCx| (cx.core.id == self.id && cx.slot.depth() == 0).then_some(());
+        context::find_host(is_idle).is_some()
+    }
+
     /// What [`Owner::run_in_place`] says; `may_run` is asked whether it may be run, for one that is in the queue.
     fn run_where_inside(
         &self,
         task: &dyn Fn() -> Arc<dyn AnyTask>,
         may_run: impl FnOnce(&WorkerCx, &mut State) -> InPlace,
     ) -> InPlace {
-        context::with_host(|cx: Option<&WorkerCx>| {
-            let Some(cx) = cx.filter(|cx| cx.core.id == self.id && cx.slot.depth() > 0) else {
-                return InPlace::Settled;
-            };
-            let task = task();
-            assert!(
-                !cx.slot.is_inside(&task),
-                "the task submitted at {} was joined inside itself, where it could never end",
-                task.location()
-            );
+        let mut found = None;
+        context::find_host(|cx: &WorkerCx| -> Option<()> {
+            if self.is_in_task_of(cx) {
+                let task = found.get_or_insert_with(task);
+                assert!(
+                    !cx.slot.is_inside(task),
+                    "the task submitted at {} was joined inside itself, where it could never end",
+                    task.location()
+                );
+            }
+            None
+        });
+        let Some(task) = found else { return InPlace::Settled };
+        let mut may_run = Some(may_run);
+        // Of several, one within another, the innermost. It need not be the innermost of all: a task of this pool may have
+        // submitted one of another pool, found its queue full, and run it itself.
+        let verdict = context::find_host(|cx: &WorkerCx| {
+            let may_run = may_run.take_if(|_| self.is_in_task_of(cx))?;
             let mut state = self.state.lock();
             let verdict = match task.place() {
                 Place::Queue => may_run(cx, &mut state),
                 Place::Delays => InPlace::NotYet,
                 // Whoever has it runs it, or drops it.
-                Place::Outside => return InPlace::Settled,
+                Place::Outside => return Some(InPlace::Settled),
             };
             drop(state);
             if verdict == InPlace::NotYet {
-                return verdict;
+                return Some(verdict);
             }
-            let has_run = task.clone().run(&cx.slot, &|| self.count_claimed(&*task));
+            let has_run = self.run_joined(cx, &task);
             if has_run && !self.is_stale() {
                 self.signal();
             }
-            if !has_run && !task.is_finished() {
-                // Another thread runs it, which may come to wait for one that nobody else is left to run.
-                return InPlace::NotYet;
-            }
-            InPlace::Settled
-        })
+            // Another thread runs it, which may come to wait for one that nobody else is left to run.
+            let is_elsewhere = !has_run && !task.is_finished();
+            Some(if is_elsewhere { InPlace::NotYet } else { InPlace::Settled })
+        });
+        verdict.unwrap_or(InPlace::Settled)
+    }
+
+    /// Runs a task on the thread of `cx`, in the place of a wait for it. Says whether it ran.
+    fn run_joined(&self, cx: &WorkerCx, task: &Arc<dyn AnyTask>) -> bool {
+        let run = || task.clone().run(&cx.slot, &|| self.count_claimed(&**task));
+        let is_innermost =
+            context::with_host(|top: Option<&WorkerCx>| top.is_some_and(|top| ptr::eq(top, cx)));
+        match is_innermost {
+            true => run(),
+            // The thread runs a task of another pool within one of this.
+            false => context::enter_worker(cx, run),
+        }
     }
 
     /// Counts a task that was claimed to be run elsewhere than where it is.

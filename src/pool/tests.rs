@@ -59,3 +59,45 @@ fn an_expiring_worker_that_did_not_look_again_would_strand_a_task() {
     pool.spawn(|| ()).unwrap().join().unwrap();
     assert_eq!(stranded.join().unwrap(), 7);
 }
+
+/// Whoever prints a pool, a handle or a registry in a panic hook or a logger does so at any moment.
+#[test]
+fn what_prints_itself_takes_no_lock() {
+    let registry = Registry::new();
+    let pool = Pool::builder().registry(&registry).max_threads(1).build().unwrap();
+    let limit = pool.limit(1);
+    let ((go, wait), (started, has_started)) = (channel::<()>(), channel());
+    let running = pool.spawn(move || {
+        started.send(()).unwrap();
+        wait.recv()
+    });
+    has_started.recv().unwrap();
+    let queued = pool.spawn(|| ()).unwrap().cancel_on_drop();
+    let canceller = running.as_ref().unwrap().canceller();
+    let (token, hold, submission) = (registry.token(), registry.hold("a request"), pool.spawn_async(|| ()));
+    let (shown, is_shown) = channel();
+    let to_print = pool.clone();
+    let _guard = pool.core.state.lock();
+    let printer = std::thread::spawn(move || {
+        let text = format!(
+            "{to_print:?} {limit:?} {running:?} {queued:?} {canceller:?} {registry:?} {token:?} {hold:?} {submission:?}"
+        );
+        shown.send(text).unwrap();
+        (queued, to_print, limit, running)
+    });
+    let text = is_shown.recv_timeout(NEVER).expect("it waits for no lock");
+    for name in [
+        "Pool {",
+        "Limited",
+        "JoinHandle",
+        "CancelOnDrop",
+        "Canceller",
+        "Registry",
+        "ShutdownToken",
+        "SpawnAsync",
+    ] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+    drop((_guard, go));
+    drop(printer.join().unwrap());
+}

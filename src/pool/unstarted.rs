@@ -1,7 +1,10 @@
 //! Tasks that a pool has given back.
 
+use crate::context::{self, State, TaskHost, Wait};
 use crate::queue::job::Job;
 use crate::task::slot::Slot;
+use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 
@@ -22,15 +25,54 @@ impl UnstartedTask {
     /// Runs the task on the current thread. Its handle resolves with its value.
     ///
     /// It is no task of a pool any more: [`Pool::current`](crate::Pool::current) is `None` in it, a limit does not hold for
-    /// it, and it is in no pool's counts but as returned. A panic goes to its handle; without one it is logged.
+    /// it, and it is in no pool's counts but as returned. A panic goes to its handle; without one it is logged. In it
+    /// [`task::is_cancelled`](crate::task::is_cancelled) says whether it was cancelled through its handle.
     pub fn run(self) {
-        let slot = Slot::new("nobody".into());
-        self.job.run(&slot);
+        let nobody = Nobody { slot: Slot::new("nobody".into()) };
+        context::enter_worker(&nobody, || self.job.run(&nobody.slot));
     }
 
     /// Where it was submitted.
     pub fn location(&self) -> &'static Location<'static> {
         self.job.location()
+    }
+}
+
+/// The host of a task that has no pool any more. It hides the task that runs this one, if there is one: what this one asks is
+/// not asked by that.
+struct Nobody {
+    slot: Slot,
+}
+
+impl TaskHost for Nobody {
+    fn block(&self, _: Wait) -> Box<dyn Any> {
+        Box::new(()) // Nobody waits for it.
+    }
+
+    fn help(&self) -> bool {
+        false
+    }
+
+    fn is_in_task(&self) -> bool {
+        self.slot.depth() > 0
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.slot.current().is_some_and(|task| task.is_flagged())
+    }
+
+    fn set_label(&self, label: Cow<'static, str>) {
+        self.slot.label(label);
+    }
+
+    fn tell_panic(&self, _: &(dyn Any + Send)) {}
+
+    fn pool(&self) -> u64 {
+        0 // No pool has it.
+    }
+
+    fn state(&self) -> Option<&State> {
+        None
     }
 }
 

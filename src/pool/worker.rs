@@ -1,8 +1,8 @@
 //! A worker thread: its life, and what code that runs on it can reach.
 
-use super::core::{Callback, Callbacks, Core};
+use super::core::{Callbacks, Core};
 use crate::contain;
-use crate::context::{self, TaskHost, Wait};
+use crate::context::{self, State, TaskHost, Wait};
 use crate::queue::deque::OwnEnd;
 use crate::queue::job::Job;
 use crate::task::slot::Slot;
@@ -20,6 +20,30 @@ pub(crate) struct WorkerCx {
     pub(super) own: Option<OwnEnd<Job<Slot>>>,
     /// The limits whose permits the tasks on the thread's stack have, outermost first.
     pub(super) limits: RefCell<Vec<u64>>,
+    /// What the builder's `worker_state` has made on this thread.
+    state: State,
+}
+
+impl WorkerCx {
+    /// To be called on the thread itself, which the state never leaves.
+    pub(super) fn new(
+        core: Arc<Core>,
+        slot: Arc<Slot>,
+        id: usize,
+        own: Option<OwnEnd<Job<Slot>>>,
+    ) -> WorkerCx {
+        WorkerCx { core, slot, id, own, limits: RefCell::default(), state: State::default() }
+    }
+
+    /// Makes the state, if the pool has its threads keep one. Says whether that did not panic.
+    fn make_state(&self, make: Option<&dyn Fn() -> Box<dyn Any>>) -> bool {
+        let Some(make) = make else { return true };
+        let state = call(&self.core, "worker_state", make);
+        let is_made = state.is_some();
+        // Not borrowed while it is made: what makes it is no task, but it may ask for the state and find none.
+        self.state.replace(state);
+        is_made
+    }
 }
 
 /// The life of a worker thread.
@@ -27,13 +51,19 @@ pub(super) fn run(cx: WorkerCx) {
     let core = cx.core.clone();
     let has_news = context::enter_worker(&cx, || {
         // Its own, from the first: another worker that leaves may take the pool's.
-        let Callbacks { on_start, on_stop } = core.callbacks();
-        if !call(&core, "on_thread_start", on_start) {
+        let Callbacks { on_start, make_state, on_stop, on_panic: _ } = core.callbacks();
+        let has_started =
+            on_start.as_deref().map_or(true, |start| call(&core, "on_thread_start", start).is_some())
+                && cx.make_state(make_state.as_deref().map(|make| make as _));
+        contain::drop_quietly((on_start, make_state));
+        if !has_started && !core.is_stale() {
             core.break_down();
         }
         let mut has_news = cx.own.as_ref().is_some_and(|own| core.work(&cx, own));
         if core.is_stale() {
-            // A forked child that came out of the task in which it was forked: nothing here is its own.
+            // A forked child that came out of the task in which it was forked: nothing here is its own. The state, too, is
+            // the parent's: a connection that is dropped here says goodbye there.
+            std::mem::forget(cx.state.take());
             return false;
         }
         if has_news && core.has_callbacks {
@@ -41,7 +71,11 @@ pub(super) fn run(cx: WorkerCx) {
             core.signal();
             has_news = false;
         }
-        call(&core, "on_thread_stop", on_stop);
+        contain::drop_quietly(cx.state.take());
+        if let Some(stop) = on_stop {
+            call(&core, "on_thread_stop", &*stop);
+            contain::drop_quietly(stop);
+        }
         // While this thread can still say that it is blocked: what the callbacks captured is dropped, which is code of
         // others and may wait for the very shutdown that joins this thread.
         contain::drop_quietly(core.callbacks_if_last());
@@ -52,17 +86,17 @@ pub(super) fn run(cx: WorkerCx) {
     }
 }
 
-/// Calls a callback of the pool, if it has it. Says whether it did not panic.
-fn call(core: &Core, name: &str, callback: Option<Callback>) -> bool {
-    let Some(callback) = callback else { return true };
-    let result = contain::run(|| callback());
-    if let Err(payload) = &result {
-        let message = contain::message(&**payload);
-        contain::log(log::Level::Error, format_args!("{name} of pool {} panicked: {message}", core.name));
+/// Calls a callback of the pool. `None` if it panicked, which is logged.
+fn call<R>(core: &Core, name: &str, callback: impl FnOnce() -> R) -> Option<R> {
+    match contain::run(callback) {
+        Ok(result) => Some(result),
+        Err(payload) => {
+            let message = contain::message(&*payload);
+            contain::log(log::Level::Error, format_args!("{name} of pool {} panicked: {message}", core.name));
+            contain::drop_quietly(payload);
+            None
+        }
     }
-    let is_ok = result.is_ok();
-    contain::drop_quietly((callback, result));
-    is_ok
 }
 
 impl TaskHost for WorkerCx {
@@ -94,5 +128,21 @@ impl TaskHost for WorkerCx {
         if self.is_in_task() {
             self.slot.label(label);
         }
+    }
+
+    fn tell_panic(&self, payload: &(dyn Any + Send)) {
+        let Some(on_panic) = self.core.callbacks().on_panic else { return };
+        if let Some(task) = self.core.innermost(&self.slot) {
+            call(&self.core, "on_task_panic", || on_panic(&task, payload));
+        }
+        contain::drop_quietly(on_panic);
+    }
+
+    fn pool(&self) -> u64 {
+        self.core.id
+    }
+
+    fn state(&self) -> Option<&State> {
+        self.own.is_some().then_some(&self.state)
     }
 }

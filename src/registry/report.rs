@@ -346,8 +346,8 @@ impl PoolReport {
         self.elapsed
     }
 
-    /// Whether nothing was lost: no task was abandoned, or cancelled by the deadline or by a broken
-    /// `on_thread_start`. A daemon pool loses nothing: nobody asked to wait for it.
+    /// Whether nothing was lost: no task was abandoned, or cancelled by the deadline or because `on_thread_start` or
+    /// `worker_state` panicked. A daemon pool loses nothing: nobody asked to wait for it.
     pub fn is_clean(&self) -> bool {
         self.stats.is_daemon || (self.abandoned.is_empty() && self.lost == 0)
     }

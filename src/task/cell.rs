@@ -17,7 +17,8 @@
 
 use super::slot::Slot;
 use super::JoinError;
-use crate::contain;
+use crate::contain::{self, Payload};
+use crate::context::{self, Frame};
 use crate::os::Generation;
 use crate::queue::job::{Doom, HandBack, Resolve, Work};
 use crate::sync::Mutex;
@@ -186,9 +187,36 @@ pub(crate) trait Awaited<T>: AnyTask {
     fn erase(self: Arc<Self>) -> Arc<dyn AnyTask>;
 }
 
+/// What a cell runs: any closure, or what a scope makes of one.
+pub(crate) trait Call<T>: Send + 'static {
+    /// Dropped when the outcome is settled and counted, and everybody has been told.
+    type Rest;
+
+    /// Runs it, which does not panic.
+    fn call(self) -> Called<T, Self::Rest>;
+}
+
+/// What came of a [`Call`].
+pub(crate) struct Called<T, R> {
+    pub(crate) result: Result<T, Payload>,
+    /// Whether it counts as a panic, wherever the payload went.
+    pub(crate) has_panicked: bool,
+    pub(crate) rest: R,
+}
+
+impl<F: FnOnce() -> T + Send + 'static, T> Call<T> for F {
+    type Rest = ();
+
+    #[inline]
+    fn call(self) -> Called<T, ()> {
+        let result = contain::run(self);
+        Called { has_panicked: result.is_err(), result, rest: () }
+    }
+}
+
 impl<F, T> Cell<F, T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Call<T>,
     T: Send + 'static,
 {
     pub(crate) fn new(closure: F, location: &'static Location<'static>) -> Arc<Cell<F, T>> {
@@ -246,11 +274,21 @@ where
         if let Some(waiter) = waiter {
             waiter.wake();
         }
-        if let Some(Err(error)) = &unwanted {
-            error.log_if_panic(self.location);
-        }
         contain::drop_quietly(unwanted);
         true
+    }
+
+    /// The closure has panicked. Whether a handle is there to receive that is decided here, while the task is still shown to
+    /// run: one that is dropped from now on takes the panic with it, like one that is dropped unjoined.
+    #[cold]
+    fn panicked(&self, payload: Payload) -> JoinError {
+        let inner = self.inner.lock();
+        let is_unheard = self.is_detached.load(Ordering::Relaxed);
+        drop(inner);
+        if is_unheard {
+            tell_panic(&payload, self.location);
+        }
+        JoinError::panicked(payload, self.location)
     }
 
     fn cancelled(&self) -> JoinError {
@@ -260,7 +298,7 @@ where
 
 impl<F, T> AnyTask for Cell<F, T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Call<T>,
     T: Send + 'static,
 {
     fn location(&self) -> &'static Location<'static> {
@@ -290,20 +328,25 @@ where
         drop(inner);
         claimed();
         let process = Generation::now();
-        let result = contain::run(closure).map_err(|payload| JoinError::panicked(payload, self.location));
+        let Called { result, has_panicked, rest } = closure.call();
+        let result = result.map_err(|payload| match process.is_past() {
+            true => JoinError::panicked(payload, self.location),
+            false => self.panicked(payload),
+        });
         if process.is_past() {
-            // The closure forked and this is the child: another thread may have held any of the locks.
+            // The closure forked, or whoever was told of its panic, and this is the child: another thread may have held any of
+            // the locks.
             contain::drop_quietly(result);
             return true;
         }
         slot.leave();
-        let panicked = result.is_err();
         // Counted before the handle resolves: who joined a task finds it in the counts.
         self.settle(
             |stage| matches!(stage, Stage::Running),
             result,
-            |is_quick| slot.count_cell(panicked, is_quick),
+            |is_quick| slot.count_cell(has_panicked, is_quick),
         );
+        drop(rest);
         true
     }
 
@@ -375,7 +418,7 @@ where
 
 impl<F, T> Resolve for Cell<F, T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Call<T>,
     T: Send + 'static,
 {
     fn resolve_cancelled(&self) {
@@ -387,7 +430,7 @@ where
 
 impl<F, T> Awaited<T> for Cell<F, T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Call<T>,
     T: Send + 'static,
 {
     fn take(&self, waiter: Option<Waiter>) -> Option<Result<T, JoinError>> {
@@ -428,6 +471,34 @@ where
 
     fn erase(self: Arc<Self>) -> Arc<dyn AnyTask> {
         self
+    }
+}
+
+/// A panic that no handle receives is not to go unnoticed. Whoever is told runs as a part of the task, which is shown and
+/// waited for until this returns.
+#[cold]
+fn tell_panic(payload: &Payload, location: &Location<'_>) {
+    log_panic(payload, location);
+    context::with(|frame| {
+        if let Some(Frame::Worker(host)) = frame {
+            host.tell_panic(&**payload);
+        }
+    });
+}
+
+pub(crate) fn log_panic(payload: &Payload, location: &Location<'_>) {
+    let message = contain::message(&**payload);
+    contain::log(log::Level::Error, format_args!("the task submitted at {location} panicked: {message}"));
+}
+
+/// Ends a task without a handle.
+#[cold]
+fn end_in_panic(payload: Payload, slot: &Slot, location: &Location<'_>, process: Generation) {
+    tell_panic(&payload, location);
+    contain::drop_quietly(payload);
+    // Either may have forked.
+    if !process.is_past() {
+        slot.end(true);
     }
 }
 
@@ -474,9 +545,9 @@ impl<F: FnOnce() + Send + 'static> Work<Slot> for Fired<F> {
             contain::drop_quietly(result);
             return true;
         }
-        slot.end(result.is_err());
-        if let Err(payload) = result {
-            JoinError::panicked(payload, location).log_if_panic(location);
+        match result {
+            Ok(()) => slot.end(false),
+            Err(payload) => end_in_panic(payload, slot, location, process),
         }
         true
     }

@@ -108,14 +108,13 @@ impl Slot {
         self.set_stage(Stage::Away);
     }
 
-    /// The task without a handle has ended; its captures are gone.
+    /// The task without a handle has ended; its captures are gone, and its panic was told.
     #[inline]
     pub(crate) fn end(&self, panicked: bool) {
         if self.is_labelled.load(Ordering::Relaxed) {
             self.unlabel();
         }
-        // After a panic a logger runs, and the payload's drop.
-        self.set_stage(if panicked { Stage::Away } else { Stage::Between });
+        self.set_stage(Stage::Between);
         self.depth.store(0, Ordering::Relaxed);
         bump(if panicked { &self.panicked } else { &self.completed });
     }
@@ -162,6 +161,11 @@ impl Slot {
         let old = place.replace(label);
         drop(details);
         drop(old);
+    }
+
+    /// The innermost task.
+    pub(crate) fn innermost(&self) -> Option<Sighting> {
+        self.cells().pop().or_else(|| self.bare())
     }
 
     /// The innermost task, if it has a handle.

@@ -4,7 +4,9 @@
 
 #![allow(unreachable_pub)] // Modules of a program: there is no outside.
 
+mod caller_runs;
 mod deadline;
+mod default_pool;
 mod delays;
 mod exit_net;
 mod fork;
@@ -14,6 +16,7 @@ mod resources;
 mod self_calls;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
+mod worker_state;
 
 use std::error::Error;
 use std::process::exit;
@@ -27,7 +30,9 @@ type Case = (&'static str, fn() -> Ended);
 fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
     let cases = [
+        caller_runs::CASES,
         deadline::CASES,
+        default_pool::CASES,
         delays::CASES,
         exit_net::CASES,
         fork::CASES,
@@ -37,6 +42,7 @@ fn main() -> Ended {
         self_calls::CASES,
         #[cfg(all(unix, feature = "signals"))]
         signals::CASES,
+        worker_state::CASES,
     ];
     match cases.concat().into_iter().find(|(known, _)| *known == name) {
         Some((_, case)) => case(),

@@ -3,11 +3,11 @@
 use super::crew::{Blocked, Worker};
 use super::submit::Way;
 use super::{Core, State};
+use crate::contain;
 use crate::context::{self, Wait};
 use crate::pool::worker::WorkerCx;
 use crate::sync::{Condvar, MutexGuard};
 use crate::task::slot::Slot;
-use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -24,14 +24,17 @@ impl Core {
             worker.blocked.push(Blocked { wait, depth });
             is_starting = worker.is_starting;
         });
+        let stuck_at_start =
+            state.crew.values().filter(|worker| worker.is_starting && worker.is_stuck()).count();
         if let Some(deque) = state.crew.get(&id).and_then(|worker| worker.deque.clone()) {
             state.queue.clear_out(&deque);
         }
         self.close_if_drained(&mut state);
         if state.active() > 0 || self.is_left_empty(&mut state) {
             drop(state);
-        } else if is_starting && is_end {
-            // The first callback ends the process, or waits for its end, and would do so on every other thread too.
+        } else if is_starting && (is_end || stuck_at_start > 1) {
+            // What runs first on a thread ends the process, or waits for its end, and would do so on every other one, too; or
+            // it waits for what only a started thread could do, and has done so on another one already.
             drop(state);
             self.break_down();
         } else {
@@ -91,7 +94,7 @@ impl Core {
         guest.slot.reach();
         state.crew.insert(id, guest);
         self.wake(state, None);
-        let cx = WorkerCx { core: self.clone(), slot, id, own: None, limits: RefCell::default() };
+        let cx = WorkerCx::new(self.clone(), slot, id, None);
         context::enter_worker(&cx, || run(&cx.slot));
         if self.is_stale() {
             return;
@@ -100,5 +103,8 @@ impl Core {
         self.close_if_drained(&mut state);
         self.wake(state, None);
         self.sign_off(id, true);
+        if self.has_callbacks {
+            contain::drop_quietly(self.callbacks_if_last());
+        }
     }
 }

@@ -15,7 +15,6 @@ use crate::rejected::RejectReason;
 use crate::sync::{Condvar, MutexGuard};
 use crate::task::slot::Slot;
 use crate::{FollowUps, WhenFull};
-use std::cell::RefCell;
 use std::io;
 use std::panic::Location;
 use std::ptr;
@@ -225,10 +224,10 @@ impl Core {
     }
 
     /// Whether the current thread runs a task of this pool, which must not wait for room here: all workers might come to.
+    /// That task may run one of another pool in its place, which is the one that asks.
     fn is_inside(&self) -> bool {
-        context::with_host(|cx: Option<&WorkerCx>| {
-            cx.is_some_and(|cx| cx.is_in_task() && cx.core.id == self.id)
-        })
+        let find = |cx: &WorkerCx| (cx.is_in_task() && cx.core.id == self.id).then_some(());
+        context::find_host(find).is_some()
     }
 
     pub(super) fn turn_away(
@@ -398,16 +397,10 @@ impl Core {
         let of_thread = mark.clone();
         let own = state.queue.add_worker(self.refuses_own(state.queue.intake()));
         let deque = own.deque().clone();
-        let cx = WorkerCx {
-            core: self.clone(),
-            slot: slot.clone(),
-            id,
-            own: Some(own),
-            limits: RefCell::default(),
-        };
+        let (core, of_worker) = (self.clone(), slot.clone());
         let thread = builder.spawn(move || {
             of_thread.set_at_thread_exit();
-            worker::run(cx);
+            worker::run(WorkerCx::new(core, of_worker, id, Some(own)));
         });
         let thread = match thread {
             Ok(thread) => thread,

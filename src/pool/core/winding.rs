@@ -135,7 +135,7 @@ impl Core {
         Wait::End { over: Arc::default(), ends: !self.config.is_daemon }
     }
 
-    /// `on_thread_start` panicked: the pool has no usable worker.
+    /// `on_thread_start` panicked, or `worker_state`: the pool has no usable worker.
     pub(in crate::pool) fn break_down(&self) {
         let mut state = self.state.lock();
         state.refusal = RejectReason::Broken;
@@ -147,6 +147,11 @@ impl Core {
         Box::new(doomed).bury();
         let buried = std::mem::take(&mut self.state.lock().unburied);
         drop(buried);
+    }
+
+    /// The innermost task that the thread of `slot` runs.
+    pub(in crate::pool) fn innermost(&self, slot: &Slot) -> Option<RunningTask> {
+        slot.innermost().map(|seen| self.name_task(&slot.name, seen))
     }
 
     fn name_task(&self, worker: &Arc<str>, seen: Sighting) -> RunningTask {
@@ -236,10 +241,10 @@ impl Member for Core {
             if bare.is_none() && cells.is_empty() {
                 continue;
             }
-            if !worker.is_stuck() {
-                stuck += 1;
-            }
+            let was_stuck = worker.is_stuck();
             worker.given_up = Some(if bare.is_some() { then } else { FROM_NOW_ON });
+            // A thread that runs a task for once is never in that count.
+            stuck += usize::from(worker.is_stuck()) - usize::from(was_stuck);
             abandoned.extend(bare.map(|seen| self.name_task(&name, seen)));
             for mut seen in cells {
                 if let Some(task) = seen.task.take() {

@@ -292,10 +292,12 @@ impl Core {
         self.callbacks.lock().clone()
     }
 
-    /// Takes the callbacks, if there is no thread left to call them and never will be.
+    /// Takes the callbacks, if there is no thread left to call them and never will be: neither a worker that has not left
+    /// nor one that runs a task for once, which may panic. (Those that have left have got their last callback.)
     pub(in crate::pool) fn callbacks_if_last(&self) -> Option<Callbacks> {
         let state = self.state.lock();
-        let is_last = state.queue.intake() == Intake::Closed && state.threads == 0;
+        let has_guests = state.crew.values().any(|worker| worker.thread.is_none());
+        let is_last = state.queue.intake() == Intake::Closed && state.threads == 0 && !has_guests;
         drop(state);
         is_last.then(|| std::mem::take(&mut *self.callbacks.lock()))
     }
