@@ -24,11 +24,22 @@ pub(crate) trait TaskHost {
     /// Whether the thread is inside a task, and not between two or in one of its pool's callbacks.
     fn is_in_task(&self) -> bool;
 
+    /// What decides which tasks may be run here in the place of a wait for them: the thread's pool, and the limits whose
+    /// permits its tasks have. `None` outside a task, where none may.
+    fn standing(&self) -> Option<Standing>;
+
     /// Whether the innermost task was told to stop.
     fn is_cancelled(&self) -> bool;
 
     /// Labels the innermost task.
     fn set_label(&self, label: Cow<'static, str>);
+}
+
+/// See [`TaskHost::standing`].
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) pool: u64,
+    pub(crate) limits: Vec<u64>,
 }
 
 /// What a blocked thread waits for.
@@ -169,6 +180,14 @@ pub(crate) fn help() -> bool {
     with(|frame| match frame {
         Some(Frame::Worker(host)) => host.help(),
         _ => false,
+    })
+}
+
+/// Which tasks may be run on the current thread in the place of a wait for them: see [`TaskHost::standing`].
+pub(crate) fn standing() -> Option<Standing> {
+    with(|frame| match frame {
+        Some(Frame::Worker(host)) => host.standing(),
+        _ => None,
     })
 }
 

@@ -97,7 +97,8 @@
 //!                 core::crew, who runs tasks, and core::winding, how a pool ends
 //! process         the global registry, afresh in every forked child, and the exit handler
 //! registry        hooks, holds, members; registry::{shutdown, drain, budget}: the order and its time
-//! task            handles; task::cell: one task's states; task::slot: what a worker shows of its task
+//! task            handles; task::collect: several at once; task::cell: one task's states; task::slot: what a worker
+//!                 shows of its task
 //! queue           tasks in order, and who may add; queue::job: a closure, inline
 //! context         what the current thread is doing
 //! rejected, contain, os, sync
@@ -126,7 +127,7 @@ pub use exit::{
     token, wait_finished, ShutdownGuard,
 };
 pub use pool::{
-    BuildError, FollowUps, Limited, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull,
+    BuildError, FollowUps, Limited, Map, MapUnordered, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull,
 };
 pub use registry::report::{
     HookOutcome, HookReport, Phase, PoolPhase, PoolReport, PoolStats, Progress, Reason, Report, RunningTask,
@@ -135,6 +136,7 @@ pub use registry::report::{
 pub use registry::token::{Finished, ShutdownToken};
 pub use registry::{Hold, HookId, Registry, ShuttingDown};
 pub use rejected::{RejectReason, Rejected};
+pub use task::collect::{as_completed, join_all, join_any, AsCompleted, TimedOut};
 pub use task::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle};
 
 /// Compiles and runs the programs of the README.

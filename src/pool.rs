@@ -4,6 +4,7 @@ mod builder;
 mod core;
 mod full;
 mod limit;
+mod map;
 #[cfg(test)]
 mod tests;
 mod unstarted;
@@ -12,6 +13,7 @@ mod worker;
 pub use builder::{BuildError, FollowUps, PoolBuilder, WhenFull};
 pub use full::SpawnAsync;
 pub use limit::Limited;
+pub use map::{Map, MapUnordered};
 pub use unstarted::UnstartedTask;
 
 use self::core::{Core, IfFull};

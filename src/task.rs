@@ -1,6 +1,8 @@
 //! Tasks from the outside: handles to wait for them and cancel them, and what a task can ask and say about itself.
 
+mod arrivals;
 pub(crate) mod cell;
+pub(crate) mod collect;
 pub(crate) mod slot;
 
 use crate::contain::{self, Payload};
@@ -94,13 +96,19 @@ impl<T> JoinHandle<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
-        let mut _blocked = None;
-        if !self.is_stale()
-            && !self.task().is_finished()
-            && self.owner.run_in_place(&|| self.task().clone().erase()) == InPlace::NotYet
-        {
-            _blocked = Some(context::block(Wait::Join));
+        let _blocked = (self.run_in_place() == InPlace::NotYet).then(|| context::block(Wait::Join));
+        self.wait_for_ever()
+    }
+
+    /// Runs the task in the place of a wait for it, where that is possible and needed; see [`Owner::run_in_place`].
+    fn run_in_place(&self) -> InPlace {
+        if self.is_finished() {
+            return InPlace::Settled;
         }
+        self.owner.run_in_place(&|| self.task().clone().erase())
+    }
+
+    fn wait_for_ever(self) -> Result<T, JoinError> {
         self.wait(None)
             .map_err(drop)
             .unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))

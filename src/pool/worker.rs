@@ -2,7 +2,7 @@
 
 use super::core::{Callback, Callbacks, Core};
 use crate::contain;
-use crate::context::{self, TaskHost, Wait};
+use crate::context::{self, Standing, TaskHost, Wait};
 use crate::queue::deque::OwnEnd;
 use crate::queue::job::Job;
 use crate::task::slot::Slot;
@@ -83,6 +83,10 @@ impl TaskHost for WorkerCx {
 
     fn is_in_task(&self) -> bool {
         self.slot.depth() > 0
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        self.is_in_task().then(|| Standing { pool: self.core.id, limits: self.limits.borrow().clone() })
     }
 
     fn is_cancelled(&self) -> bool {

@@ -15,12 +15,14 @@
 //! `Running`: a task runs or is cancelled, and settles once. No user code runs under the lock: closures, captures,
 //! results and wakers are taken out first.
 
+use super::arrivals::Arrivals;
 use super::slot::Slot;
 use super::{JoinError, JoinErrorKind};
 use crate::contain;
 use crate::os::Generation;
 use crate::queue::job::{Doom, HandBack, Resolve, Work};
 use crate::sync::Mutex;
+use std::mem::size_of;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::Arc;
@@ -107,7 +109,12 @@ impl Place {
 pub(crate) enum Waiter {
     Thread(Thread),
     Task(Waker),
+    /// Where the task is waited for together with others, and its ticket there.
+    Member(Arc<Arrivals>, usize),
 }
+
+// Each task has room for one.
+const _: () = assert!(size_of::<Option<Waiter>>() <= 3 * size_of::<usize>());
 
 impl Waiter {
     /// A waker is code that is not ours.
@@ -119,6 +126,7 @@ impl Waiter {
                     contain::drop_quietly(payload);
                 }
             }
+            Waiter::Member(arrivals, ticket) => arrivals.come(ticket),
         }
     }
 }
@@ -175,6 +183,9 @@ pub(crate) trait AnyTask: Resolve {
 pub(crate) trait Awaited<T>: AnyTask {
     /// Takes the result if it is there; leaves `waiter` to be told otherwise.
     fn take(&self, waiter: Option<Waiter>) -> Option<Result<T, JoinError>>;
+
+    /// Has `ticket` come to `arrivals` when the result is there, which may be at once.
+    fn watch(&self, arrivals: &Arc<Arrivals>, ticket: usize);
 
     /// The handle is gone: nobody takes the result.
     fn detach(&self);
@@ -403,6 +414,22 @@ where
                 drop(old);
                 None
             }
+        }
+    }
+
+    fn watch(&self, arrivals: &Arc<Arrivals>, ticket: usize) {
+        let mut inner = self.inner.lock();
+        let is_pending = match &inner.stage {
+            Stage::Queued(_) | Stage::Doomed(_, Verdict::Open) | Stage::Running | Stage::Cancelling => true,
+            Stage::Done(_) | Stage::Taken | Stage::Doomed(_, Verdict::Cancelled | Verdict::Taken) => false,
+        };
+        let new = is_pending.then(|| Waiter::Member(arrivals.clone(), ticket));
+        // Of a handle that was polled before; its waker's drop is code of others.
+        let old = std::mem::replace(&mut inner.waiter, new);
+        drop(inner);
+        contain::drop_quietly(old);
+        if !is_pending {
+            arrivals.come(ticket);
         }
     }
 
