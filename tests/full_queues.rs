@@ -1,0 +1,536 @@
+//! Bounded queues: what becomes of a task for which there is no room.
+
+mod common;
+
+use common::{assert_adds_up, assert_threads_at_most, meet, thread_count, within};
+use std::future::Future;
+use std::pin::{pin, Pin};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+use winddown::{Pool, PoolBuilder, Registry, RejectReason, WhenFull};
+
+fn builder(max_threads: usize, capacity: usize) -> PoolBuilder {
+    Pool::builder().registry(&Registry::new()).max_threads(max_threads).queue_capacity(capacity)
+}
+
+/// A task that has started and goes on until what this returns is dropped.
+fn occupy(pool: &Pool) -> Sender<()> {
+    let (go, wait) = mpsc::channel::<()>();
+    let (started, has_started) = mpsc::channel();
+    let task = move || {
+        started.send(()).unwrap();
+        let _ = wait.recv();
+    };
+    pool.execute(task).unwrap();
+    has_started.recv().unwrap();
+    go
+}
+
+/// A pool of one thread that is busy, with a full queue of `capacity`.
+fn full(builder: PoolBuilder, capacity: usize) -> (Pool, Sender<()>) {
+    let pool = builder.build().unwrap();
+    let go = occupy(&pool);
+    for _ in 0..capacity {
+        pool.try_execute(|| ()).unwrap();
+    }
+    (pool, go)
+}
+
+/// Waits until `count` threads have been seen to sleep in a submission: they say that they are about to, and then the
+/// system says that they sleep.
+fn await_sleepers(about_to: &Receiver<String>, count: usize) {
+    let names: Vec<String> = (0..count).map(|_| about_to.recv().unwrap()).collect();
+    let start = Instant::now();
+    while let Some(states) = states_of(&names) {
+        if states.iter().all(|state| *state == 'S') {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{states:?}");
+        thread::yield_now();
+    }
+}
+
+fn states_of(names: &[String]) -> Option<Vec<char>> {
+    let mut states = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").ok()?.flatten() {
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+        let (head, tail) = stat.rsplit_once(')')?;
+        if names.iter().any(|name| head.ends_with(&format!("({name}"))) {
+            states.extend(tail.trim_start().chars().next());
+        }
+    }
+    Some(states)
+}
+
+/// A thread that submits and says so before.
+fn submitter<R: Send + 'static>(
+    name: &str,
+    about_to: &Sender<String>,
+    submit: impl FnOnce() -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    let about_to = about_to.clone();
+    let thread = thread::Builder::new().name(name.into()).spawn(move || {
+        about_to.send(thread::current().name().unwrap().to_owned()).unwrap();
+        submit()
+    });
+    thread.unwrap()
+}
+
+#[test]
+fn a_full_queue_refuses_those_who_do_not_wait_and_gives_the_closure_back() {
+    within(|| {
+        let (pool, go) = full(builder(1, 3).when_full(WhenFull::Reject), 3);
+        let refused = pool.execute(|| ()).unwrap_err();
+        assert_eq!(refused.reason(), RejectReason::Full);
+        refused.into_inner()();
+        assert_eq!(pool.spawn(|| 5).unwrap_err().into_inner()(), 5);
+        assert_eq!(pool.try_execute(|| ()).unwrap_err().reason(), RejectReason::Full);
+        assert_eq!(pool.try_spawn(|| ()).unwrap_err().reason(), RejectReason::Full);
+        let stats = pool.stats();
+        assert_eq!((stats.queued, stats.running, stats.accepted, stats.rejected), (3, 1, 4, 4));
+        drop(go);
+        assert!(pool.shutdown().is_clean());
+        assert_adds_up(&pool.stats());
+    });
+}
+
+#[test]
+fn a_submitter_waits_for_room_and_those_who_wait_come_in_in_their_order() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1), 1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (about_to, is_about_to) = mpsc::channel();
+        let submitters: Vec<_> = (0..5)
+            .map(|n| {
+                let (pool, order) = (pool.clone(), order.clone());
+                let submit = move || pool.execute(move || order.lock().unwrap().push(n)).unwrap();
+                let thread = submitter(&format!("waits-{n}"), &about_to, submit);
+                await_sleepers(&is_about_to, 1);
+                thread
+            })
+            .collect();
+        assert_eq!(pool.stats().queued, 1);
+        drop(go);
+        submitters.into_iter().for_each(|submitter| submitter.join().unwrap());
+        pool.shutdown();
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn a_wait_for_room_ends_with_its_time_and_gives_the_closure_back() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1), 1);
+        let start = Instant::now();
+        let time = Duration::from_millis(20);
+        let refused = pool.execute_timeout(|| (), time).unwrap_err();
+        assert!(start.elapsed() >= time);
+        assert_eq!(refused.reason(), RejectReason::Timeout);
+        refused.into_inner()();
+        let refused = pool.spawn_timeout(|| 7, Duration::ZERO).unwrap_err();
+        assert_eq!((refused.reason(), refused.into_inner()()), (RejectReason::Timeout, 7));
+        drop(go);
+        assert_eq!(pool.spawn_timeout(|| 7, Duration::MAX).unwrap().join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn who_gives_up_waiting_leaves_its_place_to_the_next() {
+    within(|| {
+        for round in 0..200 {
+            let (pool, go) = full(builder(1, 1), 1);
+            let submitters: Vec<_> = (0..4)
+                .map(|n| {
+                    let pool = pool.clone();
+                    // Some give up about when there is room; the others wait for as long as it takes.
+                    let time = if n % 2 == 0 { Duration::from_micros(round * 3) } else { Duration::MAX };
+                    thread::spawn(move || pool.execute_timeout(|| (), time).is_ok())
+                })
+                .collect();
+            drop(go);
+            let accepted = submitters.into_iter().map(|submitter| submitter.join().unwrap());
+            let accepted: Vec<bool> = accepted.collect();
+            assert!(accepted[1] && accepted[3], "{accepted:?}");
+            let expected = 2 + accepted.iter().filter(|is_accepted| **is_accepted).count() as u64;
+            assert_eq!(pool.shutdown().stats().completed, expected);
+        }
+    });
+}
+
+#[test]
+fn closing_wakes_all_who_wait_and_needs_no_room() {
+    within(|| {
+        type End = fn(&Pool) -> RejectReason;
+        let ends: [End; 4] = [
+            |pool| {
+                pool.close();
+                RejectReason::Closed
+            },
+            |pool| {
+                pool.registry().request_shutdown();
+                RejectReason::ShuttingDown
+            },
+            |pool| {
+                pool.shutdown_timeout(Duration::ZERO);
+                RejectReason::Closed
+            },
+            |pool| {
+                let pool = pool.clone();
+                let ender = thread::spawn(move || drop(pool.shutdown_now()));
+                drop(ender);
+                RejectReason::Closed
+            },
+        ];
+        for end in ends {
+            let (pool, go) = full(builder(1, 2), 2);
+            let ran = Arc::new(AtomicUsize::new(0));
+            let (about_to, is_about_to) = mpsc::channel();
+            let submitters: Vec<_> = (0..6)
+                .map(|n| {
+                    let (pool, ran) = (pool.clone(), ran.clone());
+                    let submit = move || {
+                        let task = move || {
+                            ran.fetch_add(1, SeqCst);
+                        };
+                        let refused = match n % 2 {
+                            0 => pool.execute(task).unwrap_err(),
+                            _ => pool.execute_timeout(task, Duration::MAX).unwrap_err(),
+                        };
+                        let reason = refused.reason();
+                        drop(refused.into_inner());
+                        reason
+                    };
+                    submitter(&format!("blocked-{n}"), &about_to, submit)
+                })
+                .collect();
+            await_sleepers(&is_about_to, 6);
+            let expected = end(&pool);
+            for submitter in submitters {
+                assert_eq!(submitter.join().unwrap(), expected);
+            }
+            drop(go);
+            pool.shutdown();
+            assert_eq!(ran.load(SeqCst), 0);
+            assert_adds_up(&pool.stats());
+        }
+    });
+}
+
+#[test]
+fn a_task_goes_over_the_bound_of_its_own_pool() {
+    within(|| {
+        for when_full in [WhenFull::Block, WhenFull::Reject, WhenFull::CallerRuns] {
+            let pool = builder(1, 1).when_full(when_full).build().unwrap();
+            let inner = pool.clone();
+            let (queued, rejected) = pool
+                .spawn(move || {
+                    let first = inner.try_spawn(|| 1).unwrap();
+                    assert_eq!(inner.try_execute(|| ()).unwrap_err().reason(), RejectReason::Full);
+                    let second = inner.spawn_timeout(|| 2, Duration::MAX).unwrap();
+                    let handles: Vec<_> = (0..1000).map(|n| inner.spawn(move || n).unwrap()).collect();
+                    let queued = inner.stats().queued;
+                    assert_eq!(first.join().unwrap() + second.join().unwrap(), 3);
+                    assert!(handles.into_iter().enumerate().all(|(n, handle)| handle.join().unwrap() == n));
+                    (queued, inner.stats().rejected)
+                })
+                .unwrap()
+                .join()
+                .unwrap();
+            assert_eq!((queued, rejected), (1002, 1), "{when_full:?}");
+        }
+    });
+}
+
+#[test]
+fn a_task_that_is_cancelled_in_the_queue_makes_room() {
+    within(|| {
+        let (pool, go) = full(builder(1, 2), 1);
+        let queued = pool.spawn(|| ()).unwrap();
+        assert_eq!(pool.try_execute(|| ()).unwrap_err().reason(), RejectReason::Full);
+        let (about_to, is_about_to) = mpsc::channel();
+        let other = pool.clone();
+        let waiting = submitter("waits-cancel", &about_to, move || other.execute(|| ()).is_ok());
+        await_sleepers(&is_about_to, 1);
+        assert!(queued.cancel());
+        assert!(waiting.join().unwrap());
+        assert_eq!(pool.try_execute(|| ()).unwrap_err().reason(), RejectReason::Full);
+        drop(go);
+        pool.shutdown();
+        assert_adds_up(&pool.stats());
+    });
+}
+
+#[test]
+fn the_caller_runs_what_there_is_no_room_for_unless_the_pool_is_closed() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1).name("helped").when_full(WhenFull::CallerRuns), 1);
+        let me = thread::current().id();
+        let (ran_on, was_run_on) = mpsc::channel();
+        let note = ran_on.clone();
+        pool.execute(move || {
+            assert_eq!(Pool::current().unwrap().name(), "helped");
+            note.send(thread::current().id()).unwrap();
+        })
+        .unwrap();
+        assert_eq!(was_run_on.try_recv().unwrap(), me);
+        let handle = pool.spawn(|| thread::current().id()).unwrap();
+        assert!(handle.is_finished());
+        assert_eq!(handle.join().unwrap(), me);
+        let panics = pool.spawn(|| panic!("on the caller's thread")).unwrap();
+        assert!(panics.join().unwrap_err().is_panic());
+        let stats = pool.stats();
+        assert_eq!((stats.completed, stats.panicked, stats.running, stats.queued), (2, 1, 1, 1));
+        assert_adds_up(&stats);
+        pool.close();
+        let refused = pool.execute(move || ran_on.send(thread::current().id()).unwrap()).unwrap_err();
+        assert_eq!(refused.reason(), RejectReason::Closed);
+        drop(refused);
+        assert!(was_run_on.recv().is_err());
+        drop(go);
+        assert_eq!(pool.shutdown().stats().completed, 4);
+    });
+}
+
+#[test]
+fn a_drain_waits_for_what_a_caller_runs() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1).when_full(WhenFull::CallerRuns), 1);
+        let (running, is_running) = mpsc::channel();
+        let (end, wait) = mpsc::channel::<()>();
+        let caller = pool.clone();
+        let caller = thread::spawn(move || {
+            caller.execute(move || {
+                running.send(()).unwrap();
+                let _ = wait.recv();
+            })
+        });
+        is_running.recv().unwrap();
+        drop(go);
+        assert!(!pool.wait_idle_timeout(Duration::from_millis(20)));
+        assert_eq!(pool.running().len(), 1);
+        drop(end);
+        let report = pool.shutdown();
+        assert_eq!((report.stats().completed, report.is_clean()), (3, true));
+        caller.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn no_sampler_sees_more_queued_than_there_is_room_for() {
+    within(|| {
+        const CAPACITY: u64 = 8;
+        let pool = builder(3, CAPACITY as usize).build().unwrap();
+        let meeting = Arc::new(Barrier::new(5));
+        let producers: Vec<_> = (0..4)
+            .map(|_| {
+                let (pool, meeting) = (pool.clone(), meeting.clone());
+                thread::spawn(move || {
+                    meet(&meeting);
+                    for _ in 0..20_000 {
+                        pool.execute(|| ()).unwrap();
+                    }
+                })
+            })
+            .collect();
+        meet(&meeting);
+        while pool.stats().accepted < 80_000 {
+            let queued = pool.stats().queued;
+            assert!(queued <= CAPACITY, "{queued}");
+        }
+        producers.into_iter().for_each(|producer| producer.join().unwrap());
+        assert_eq!(pool.shutdown().stats().completed, 80_000);
+    });
+}
+
+#[test]
+fn a_capacity_may_be_one_or_as_large_as_numbers_go() {
+    within(|| {
+        for capacity in [1, 2, usize::MAX] {
+            let pool = builder(2, capacity).build().unwrap();
+            let sum = Arc::new(AtomicUsize::new(0));
+            for n in 0..1000 {
+                let sum = sum.clone();
+                pool.execute(move || drop(sum.fetch_add(n, SeqCst))).unwrap();
+            }
+            pool.wait_idle();
+            assert_eq!(sum.load(SeqCst), 499_500);
+        }
+    });
+}
+
+#[test]
+fn a_hook_may_submit_to_a_full_queue() {
+    within(|| {
+        let registry = Registry::new();
+        let pool = Pool::builder().registry(&registry).max_threads(1).queue_capacity(1).build().unwrap();
+        let go = occupy(&pool);
+        pool.execute(|| ()).unwrap();
+        let from_hook = pool.clone();
+        registry
+            .before_join("submits", move || {
+                drop(go);
+                for _ in 0..10 {
+                    from_hook.execute(|| ()).unwrap();
+                }
+            })
+            .unwrap();
+        assert!(registry.shutdown().is_clean());
+        assert_eq!(pool.stats().completed, 12);
+    });
+}
+
+#[test]
+fn a_follow_up_waits_for_room_in_another_pool_that_drains() {
+    within(|| {
+        let registry = Registry::new();
+        let make = || Pool::builder().registry(&registry).max_threads(1).queue_capacity(1);
+        let (older, go) = full(make(), 1);
+        let (newer, hold) = full(make(), 0);
+        let target = older.clone();
+        newer
+            .execute(move || {
+                for _ in 0..10 {
+                    target.execute(|| ()).unwrap();
+                }
+            })
+            .unwrap();
+        registry.request_shutdown();
+        drop((go, hold));
+        assert!(registry.wait_finished().is_clean());
+        assert_eq!((older.stats().completed, newer.stats().completed), (12, 2));
+    });
+}
+
+struct Flag(Sender<()>);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(());
+    }
+}
+
+fn flag() -> (Waker, Receiver<()>) {
+    let (woken, is_woken) = mpsc::channel();
+    (Waker::from(Arc::new(Flag(woken))), is_woken)
+}
+
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(waker))
+}
+
+#[test]
+fn an_async_submission_waits_without_blocking_and_is_woken_by_room() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1).when_full(WhenFull::Reject), 1);
+        let (waker, is_woken) = flag();
+        let mut submission = pin!(pool.spawn_async(|| 5));
+        assert!(poll(submission.as_mut(), &waker).is_pending());
+        assert!(poll(submission.as_mut(), &waker).is_pending());
+        assert_eq!(pool.stats().accepted, 2);
+        drop(go);
+        is_woken.recv().unwrap();
+        let Poll::Ready(handle) = poll(submission.as_mut(), &waker) else { panic!("there is room") };
+        assert_eq!(handle.unwrap().join().unwrap(), 5);
+    });
+}
+
+#[test]
+fn an_async_submission_that_is_dropped_submits_nothing_and_passes_its_place_on() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1), 1);
+        let (waker, is_woken) = flag();
+        let (second_waker, second_is_woken) = flag();
+        let mut first = Box::pin(pool.spawn_async(|| unreachable!("it is dropped")));
+        let mut second = Box::pin(pool.spawn_async(|| 2));
+        let mut third = Box::pin(pool.spawn_async(|| unreachable!("it is dropped, too")));
+        assert!(poll(first.as_mut(), &waker).is_pending());
+        assert!(poll(second.as_mut(), &second_waker).is_pending());
+        assert!(poll(third.as_mut(), &waker).is_pending());
+        drop(third);
+        drop(go);
+        is_woken.recv().unwrap();
+        drop(first);
+        second_is_woken.recv().unwrap();
+        let Poll::Ready(handle) = poll(second.as_mut(), &second_waker) else { panic!("there is room") };
+        assert_eq!(handle.unwrap().join().unwrap(), 2);
+        let mut never_polled = Box::pin(pool.spawn_async(|| ()));
+        let _ = &mut never_polled;
+        drop(never_polled);
+        assert_eq!(pool.shutdown().stats().accepted, 3);
+    });
+}
+
+#[test]
+fn an_async_submission_is_refused_when_the_pool_closes() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1), 1);
+        let (waker, is_woken) = flag();
+        let mut submission = pin!(pool.spawn_async(|| 5));
+        assert!(poll(submission.as_mut(), &waker).is_pending());
+        pool.close();
+        is_woken.recv().unwrap();
+        let Poll::Ready(Err(refused)) = poll(submission.as_mut(), &waker) else { panic!("it is closed") };
+        assert_eq!((refused.reason(), refused.into_inner()()), (RejectReason::Closed, 5));
+        drop(go);
+    });
+}
+
+#[test]
+fn threads_and_futures_wait_in_one_line() {
+    within(|| {
+        let (pool, go) = full(builder(1, 1), 1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |n| {
+            let order = order.clone();
+            move || order.lock().unwrap().push(n)
+        };
+        let (about_to, is_about_to) = mpsc::channel();
+        let (waker, is_woken) = flag();
+        let mut first = Box::pin(pool.spawn_async(note(0)));
+        assert!(poll(first.as_mut(), &waker).is_pending());
+        let (other, task) = (pool.clone(), note(1));
+        let thread = submitter("second", &about_to, move || other.execute(task).is_ok());
+        await_sleepers(&is_about_to, 1);
+        drop(go);
+        is_woken.recv().unwrap();
+        let Poll::Ready(handle) = poll(first.as_mut(), &waker) else { panic!("there is room") };
+        handle.unwrap().join().unwrap();
+        assert!(thread.join().unwrap());
+        pool.shutdown();
+        assert_eq!(*order.lock().unwrap(), [0, 1]);
+    });
+}
+
+#[test]
+fn memory_stays_flat_and_nothing_is_lost_through_a_short_queue() {
+    within(|| {
+        let tasks: usize = if cfg!(debug_assertions) { 400_000 } else { 4_000_000 };
+        let before = thread_count();
+        let pool = builder(2, 1000).build().unwrap();
+        let sum = Arc::new(AtomicUsize::new(0));
+        let resident = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+            statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+        };
+        let mut at_first = 0;
+        for n in 0..tasks {
+            if n == 100_000 {
+                at_first = resident();
+            }
+            let sum = sum.clone();
+            pool.execute(move || drop(sum.fetch_add(1, SeqCst))).unwrap();
+        }
+        let grown = resident().saturating_sub(at_first);
+        assert_eq!(pool.shutdown().stats().completed, tasks as u64);
+        assert_eq!(sum.load(SeqCst), tasks);
+        assert!(grown < 16 << 20, "{grown} bytes more at the end than after 100,000 tasks");
+        drop(pool);
+        if let Some(before) = before {
+            assert_threads_at_most(before + 20); // Other tests run beside this one.
+        }
+    });
+}
