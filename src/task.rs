@@ -97,7 +97,9 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
         let _blocked = (self.run_in_place() == InPlace::NotYet).then(|| context::block(Wait::Join));
-        self.wait_for_ever()
+        self.wait(None)
+            .map_err(drop)
+            .unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))
     }
 
     /// Runs the task in the place of a wait for it, where that is possible and needed; see [`Owner::run_in_place`].
@@ -108,10 +110,14 @@ impl<T> JoinHandle<T> {
         self.owner.run_in_place(&|| self.task().clone().erase())
     }
 
-    fn wait_for_ever(self) -> Result<T, JoinError> {
-        self.wait(None)
-            .map_err(drop)
-            .unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))
+    /// The result of a task that is done.
+    fn take_result(mut self) -> Result<T, JoinError> {
+        if self.is_stale() {
+            return Err(JoinError::new(JoinErrorKind::Abandoned, self.task().location()));
+        }
+        let result = self.task().take(None).expect("a task that is done has a result");
+        self.task = None;
+        result
     }
 
     /// Waits for the task for at most `timeout`, and gives the handle back if it has not ended by then.

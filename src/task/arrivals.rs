@@ -1,8 +1,10 @@
 //! Where tasks that are waited for together say that they are done, in the order in which they are.
 //!
-//! Each of them has a ticket, which comes once: a task's own lock decides whether the one who waits finds it done when it
-//! asks to be told (see `Awaited::watch`), or whoever ends the task finds whom to tell. No wake-up is lost: the one who
-//! waits says so under the line's lock, having seen nothing in it, and whoever adds a ticket does that under the same lock.
+//! Each of them has a ticket, which comes once: the lock of the task's cell decides whether the one who waits finds it done
+//! when it asks to be told (see `Awaited::watch`), or whoever ends the task finds whom to tell. No wake-up is lost: the one
+//! who waits says so under the line's lock, having seen nothing in it, and whoever adds a ticket takes that, and is told.
+//!
+//! The line's lock is taken under a cell's, and none under it.
 
 use crate::os::Generation;
 use crate::sync::{Condvar, Mutex};
@@ -41,17 +43,24 @@ impl Arrivals {
         self.born.is_past()
     }
 
-    /// A task is done. Runs none but our own code.
-    pub(crate) fn come(&self, ticket: usize) {
+    /// A task is done. Says whether the one who waits is to be [woken](Arrivals::ring).
+    #[must_use]
+    pub(crate) fn come(&self, ticket: usize) -> bool {
         let mut line = self.line.lock();
         line.tickets.push_back(ticket);
         self.has_any.store(true, Ordering::Relaxed);
-        // Asked first: a notification is a system call, whether anybody sleeps or not.
-        let is_awaited = std::mem::take(&mut line.is_awaited);
-        drop(line);
-        if is_awaited {
-            self.bell.notify_one();
-        }
+        std::mem::take(&mut line.is_awaited)
+    }
+
+    /// A task turns out to be done when it is added by the one who waits, who does not sleep then.
+    pub(crate) fn add(&self, ticket: usize) {
+        let is_asleep = self.come(ticket);
+        debug_assert!(!is_asleep);
+    }
+
+    /// Wakes the one who waits. Not needed for each ticket: this is a system call, whether anybody sleeps or not.
+    pub(crate) fn ring(&self) {
+        self.bell.notify_one();
     }
 
     pub(crate) fn has_any(&self) -> bool {

@@ -117,6 +117,18 @@ pub(crate) enum Waiter {
 const _: () = assert!(size_of::<Option<Waiter>>() <= 3 * size_of::<usize>());
 
 impl Waiter {
+    /// Where several tasks are waited for, this one is among those that are done from now on. Gives back whoever is to be
+    /// woken.
+    fn announce(self) -> Option<Waiter> {
+        match self {
+            Waiter::Member(arrivals, ticket) => {
+                let is_asleep = arrivals.come(ticket);
+                is_asleep.then_some(Waiter::Member(arrivals, ticket))
+            }
+            other => Some(other),
+        }
+    }
+
     /// A waker is code that is not ours.
     fn wake(self) {
         match self {
@@ -126,7 +138,7 @@ impl Waiter {
                     contain::drop_quietly(payload);
                 }
             }
-            Waiter::Member(arrivals, ticket) => arrivals.come(ticket),
+            Waiter::Member(arrivals, _) => arrivals.ring(),
         }
     }
 }
@@ -230,7 +242,8 @@ where
             contain::drop_quietly(result);
             return false;
         }
-        let waiter = inner.waiter.take();
+        // Before it is counted: who finds it in the counts finds it wherever it is waited for.
+        let waiter = inner.waiter.take().and_then(Waiter::announce);
         count(!inner.is_detached && !matches!(waiter, Some(Waiter::Task(_))));
         let is_detached = inner.is_detached;
         let unwanted = match &mut inner.stage {
@@ -429,7 +442,7 @@ where
         drop(inner);
         contain::drop_quietly(old);
         if !is_pending {
-            arrivals.come(ticket);
+            arrivals.add(ticket);
         }
     }
 

@@ -61,7 +61,7 @@ impl<T> Set<T> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if handle.is_stale() {
-            self.arrivals.come(ticket);
+            self.arrivals.add(ticket);
         } else {
             handle.task().watch(&self.arrivals, ticket);
         }
@@ -105,7 +105,7 @@ impl<T> Set<T> {
         let ticket = self.ready.pop_front()?;
         self.not_yet.remove(&ticket);
         let handle = self.members.remove(&ticket).expect("a ticket comes once, and its member is there until then");
-        Some(handle.wait_for_ever())
+        Some(handle.take_result())
     }
 
     /// Looks at the next member that was not tried in place where the thread is. Says whether there was one.
