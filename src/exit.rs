@@ -1,6 +1,6 @@
 //! Ending the process, and the global registry's verbs as free functions.
 
-use crate::context::{self, Frame, Wait};
+use crate::context::{self, Wait};
 use crate::registry::report::{Reason, Report};
 use crate::registry::shutdown::EndOfHook;
 use crate::registry::token::ShutdownToken;

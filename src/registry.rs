@@ -387,7 +387,8 @@ impl Registry {
         for member in members {
             let stats = member.stats();
             // Not what is queued and what runs: a task on its way from the one to the other is in neither for a moment.
-            let settled = stats.completed + stats.panicked + stats.cancelled + stats.returned + stats.abandoned;
+            let settled =
+                stats.completed + stats.panicked + stats.cancelled + stats.returned + stats.abandoned;
             progress.tasks_left += stats.accepted.saturating_sub(settled);
             progress.workers_left += stats.threads;
         }

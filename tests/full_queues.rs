@@ -354,7 +354,7 @@ fn a_capacity_may_be_one_or_as_large_as_numbers_go() {
             let sum = Arc::new(AtomicUsize::new(0));
             for n in 0..1000 {
                 let sum = sum.clone();
-                pool.execute(move || drop(sum.fetch_add(n, SeqCst))).unwrap();
+                pool.execute(move || _ = sum.fetch_add(n, SeqCst)).unwrap();
             }
             pool.wait_idle();
             assert_eq!(sum.load(SeqCst), 499_500);
@@ -457,9 +457,7 @@ fn an_async_submission_that_is_dropped_submits_nothing_and_passes_its_place_on()
         second_is_woken.recv().unwrap();
         let Poll::Ready(handle) = poll(second.as_mut(), &second_waker) else { panic!("there is room") };
         assert_eq!(handle.unwrap().join().unwrap(), 2);
-        let mut never_polled = Box::pin(pool.spawn_async(|| ()));
-        let _ = &mut never_polled;
-        drop(never_polled);
+        drop(pool.spawn_async(|| unreachable!("it is never polled")));
         assert_eq!(pool.shutdown().stats().accepted, 3);
     });
 }
@@ -522,7 +520,7 @@ fn memory_stays_flat_and_nothing_is_lost_through_a_short_queue() {
                 at_first = resident();
             }
             let sum = sum.clone();
-            pool.execute(move || drop(sum.fetch_add(1, SeqCst))).unwrap();
+            pool.execute(move || _ = sum.fetch_add(1, SeqCst)).unwrap();
         }
         let grown = resident().saturating_sub(at_first);
         assert_eq!(pool.shutdown().stats().completed, tasks as u64);

@@ -32,7 +32,7 @@ fn occupy(pool: &Pool, count: usize) {
 
 fn counted(count: &Arc<AtomicUsize>) -> impl FnOnce() + Send + 'static {
     let count = count.clone();
-    move || drop(count.fetch_add(1, SeqCst))
+    move || _ = count.fetch_add(1, SeqCst)
 }
 
 #[test]

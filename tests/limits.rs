@@ -239,7 +239,7 @@ fn a_drain_runs_the_backlog_and_a_deadline_cancels_it() {
         let ran = Arc::new(AtomicUsize::new(0));
         for _ in 0..50 {
             let ran = ran.clone();
-            limit.execute(move || drop(ran.fetch_add(1, SeqCst))).unwrap();
+            limit.execute(move || _ = ran.fetch_add(1, SeqCst)).unwrap();
         }
         pool.close();
         assert_eq!(limit.execute(|| ()).unwrap_err().reason(), RejectReason::Closed);

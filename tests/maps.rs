@@ -196,7 +196,8 @@ fn a_lookahead_of_one_is_one_item_after_the_other() {
 #[test]
 fn a_lookahead_of_zero_panics_with_a_message() {
     let pool = pool(1);
-    let payload = catch_unwind(AssertUnwindSafe(|| drop(pool.map_with_lookahead(0..3, 0, |n| n)))).unwrap_err();
+    let payload =
+        catch_unwind(AssertUnwindSafe(|| drop(pool.map_with_lookahead(0..3, 0, |n| n)))).unwrap_err();
     let message = payload.downcast_ref::<&str>().unwrap();
     assert!(message.contains("look-ahead of 0"), "{message}");
 }
@@ -348,7 +349,11 @@ fn dropped_early_it_cancels_what_has_not_started_and_tells_what_runs() {
         let stats = pool.stats();
         assert_eq!(started.load(SeqCst), 2);
         assert_eq!((stats.completed, stats.cancelled), (2, stats.accepted - 2));
-        assert_eq!(dropped.load(SeqCst) as u64, stats.accepted, "captures are gone, whether they were used or not");
+        assert_eq!(
+            dropped.load(SeqCst) as u64,
+            stats.accepted,
+            "captures are gone, whether they were used or not"
+        );
         assert!(stats.accepted > 1);
     }
     within(|| {

@@ -30,8 +30,8 @@ mod winding;
 mod working;
 
 use self::crew::{for_an_end, Worker};
-pub(super) use self::limits::{Permit, Ticket};
 use self::limits::Backlog;
+pub(super) use self::limits::{Permit, Ticket};
 use self::lobby::Lobby;
 pub(super) use self::lobby::Seat;
 pub(super) use self::submit::{Entry, IfFull};
@@ -393,10 +393,9 @@ impl Core {
                 Place::Outside => return InPlace::Settled,
             };
             drop(state);
-            if verdict == InPlace::Settled && task.clone().run(&cx.slot, &|| self.count_claimed(&*task)) {
-                if !self.is_stale() {
-                    self.signal();
-                }
+            let may_run = verdict == InPlace::Settled;
+            if may_run && task.clone().run(&cx.slot, &|| self.count_claimed(&*task)) && !self.is_stale() {
+                self.signal();
             }
             verdict
         })

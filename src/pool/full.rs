@@ -131,7 +131,9 @@ where
         let Some(cell) = this.cell.clone() else { panic!("a submission was polled after it was done") };
         let order = || Order { work: Spawned(cell.clone()), location: this.location };
         let result = match this.core.is_bounded() && !this.core.is_stale() {
-            false => this.core.submit(order().work, this.location, IfFull::Wait).map_err(|(_, reason)| reason),
+            false => {
+                this.core.submit(order().work, this.location, IfFull::Wait).map_err(|(_, reason)| reason)
+            }
             true => match this.core.poll_enter(&mut this.seat, cx.waker()) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(reason)) => Err(reason),

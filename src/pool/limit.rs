@@ -2,8 +2,8 @@
 
 use super::core::{IfFull, Permit, Ticket};
 use super::Pool;
-use crate::queue::job::{Job, Order};
-use crate::rejected::{RejectReason, Rejected};
+use crate::queue::job::Job;
+use crate::rejected::Rejected;
 use crate::task::cell::{Cell, Fired, Spawned};
 use crate::task::slot::Slot;
 use crate::task::JoinHandle;
@@ -81,10 +81,8 @@ impl Limited {
         location: &'static Location<'static>,
         if_full: IfFull,
     ) -> Result<(), Rejected<F>> {
-        self.submit(f, if_full, |f, permit| {
-            (Job::new(Order { work: Fired(move || permit.run(f)), location }), ())
-        })
-        .map(|_| ())
+        self.submit(f, if_full, |f, permit| (Job::new(Fired(move || permit.run(f)), location), ()))
+            .map(|_| ())
     }
 
     fn submit_spawned<F, T>(
@@ -99,7 +97,7 @@ impl Limited {
     {
         let (ticket, cell) = self.submit(f, if_full, |f, permit| {
             let cell = Cell::new(move || permit.run(f), location);
-            (Job::new(Order { work: Spawned(cell.clone()), location }), cell)
+            (Job::new(Spawned(cell.clone()), location), cell)
         })?;
         Ok(JoinHandle::new(cell, ticket))
     }

@@ -80,8 +80,15 @@ pub(crate) const fn fits<W>() -> bool {
 }
 
 impl<C: 'static> Job<C> {
-    /// A job that is kept somewhere else than in a queue.
-    pub(crate) fn new<W: Work<C>>(order: Order<W>) -> Job<C> {
+    /// A job that is kept somewhere else than in a queue, boxed if need be.
+    pub(crate) fn new<W: Work<C>>(work: W, location: &'static Location<'static>) -> Job<C> {
+        match fits::<W>() {
+            true => Job::make(Order { work, location }),
+            false => Job::make(Order { work: Box::new(work), location }),
+        }
+    }
+
+    fn make<W: Work<C>>(order: Order<W>) -> Job<C> {
         let mut place = MaybeUninit::uninit();
         // SAFETY: the place is valid for a write, which initialises it.
         unsafe {
@@ -204,12 +211,8 @@ impl<C> Drop for Job<C> {
 struct Inline<W, C>(PhantomData<(W, C)>);
 
 impl<C: 'static, W: Work<C>> Inline<W, C> {
-    const VTABLE: VTable<C> = VTable {
-        run: Self::run,
-        doom: Self::doom,
-        discard: Self::discard,
-        hand_back: Self::hand_back,
-    };
+    const VTABLE: VTable<C> =
+        VTable { run: Self::run, doom: Self::doom, discard: Self::discard, hand_back: Self::hand_back };
 
     /// # Safety
     ///
@@ -289,7 +292,7 @@ mod tests {
     }
 
     fn job<W: Work<usize>>(order: Order<W>) -> Job<usize> {
-        Job::new(order)
+        Job::make(order)
     }
 
     fn check<T: Clone + Send + 'static>(content: T, expected: fn(&T) -> bool, inline: bool) {

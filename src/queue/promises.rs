@@ -1,7 +1,7 @@
 //! What bounded queues, limits and the hand-back of queued tasks rest on.
 
 use super::injector::Pushed;
-use super::job::{Doom, Job, Order, Work};
+use super::job::{Doom, HandBack, Job, Order, Work};
 use super::*;
 use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +32,10 @@ impl Work<()> for Task {
     fn doom(&mut self) -> Doom {
         Doom::Silent
     }
+    fn hand_back(&mut self) -> HandBack {
+        HandBack::Yes
+    }
+
     fn discard(self) {}
 }
 

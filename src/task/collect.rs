@@ -85,7 +85,10 @@ impl<T> Set<T> {
     }
 
     /// The same, if it comes until then (`None`: whenever that is). Runs nothing in place.
-    pub(crate) fn next_until(&mut self, until: Option<Instant>) -> Result<Option<Result<T, JoinError>>, Late> {
+    pub(crate) fn next_until(
+        &mut self,
+        until: Option<Instant>,
+    ) -> Result<Option<Result<T, JoinError>>, Late> {
         while !self.is_empty() {
             if let Some(result) = self.next_ready() {
                 return Ok(Some(result));
@@ -104,7 +107,8 @@ impl<T> Set<T> {
         }
         let ticket = self.ready.pop_front()?;
         self.not_yet.remove(&ticket);
-        let handle = self.members.remove(&ticket).expect("a ticket comes once, and its member is there until then");
+        let handle =
+            self.members.remove(&ticket).expect("a ticket comes once, and its member is there until then");
         Some(handle.take_result())
     }
 

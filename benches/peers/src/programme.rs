@@ -149,10 +149,9 @@ impl Scene {
                 let blocks = if matches!(width, 2 | 4) { 40 } else { 10 };
                 plan(50, if quick { 2 } else { blocks })
             }
-            "spawn-join" => Plan {
-                rounds: if quick { 3 } else { 27 },
-                ..stream(of(10_000, 10_000, 1_000, 2_000))
-            },
+            "spawn-join" => {
+                Plan { rounds: if quick { 3 } else { 27 }, ..stream(of(10_000, 10_000, 1_000, 2_000)) }
+            }
             "mixed" => stream(of(4_000, 4_000, 400, 800)),
             // Many small rounds, as one thread that is started late spoils its round.
             "create" => plan(8, if quick { 9 } else { 135 }),

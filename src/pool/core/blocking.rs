@@ -74,11 +74,7 @@ impl Core {
     }
 
     /// Runs a task of the pool on the current thread, which is none of its workers. Ends the critical section.
-    pub(super) fn as_guest(
-        self: &Arc<Core>,
-        mut state: MutexGuard<'_, State>,
-        run: impl FnOnce(&Slot),
-    ) {
+    pub(super) fn as_guest(self: &Arc<Core>, mut state: MutexGuard<'_, State>, run: impl FnOnce(&Slot)) {
         let id = state.next_worker;
         state.next_worker += 1;
         let slot = Arc::new(Slot::new(std::thread::current().name().unwrap_or("a submitter").into()));

@@ -197,7 +197,9 @@ impl Core {
         }
         // On its submitter's thread it would need a permit all the same.
         let if_full = match if_full {
-            super::IfFull::AsBuilt if self.config.when_full == crate::WhenFull::CallerRuns => super::IfFull::Wait,
+            super::IfFull::AsBuilt if self.config.when_full == crate::WhenFull::CallerRuns => {
+                super::IfFull::Wait
+            }
             other => other,
         };
         match self.enter(if_full)? {

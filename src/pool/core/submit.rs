@@ -127,7 +127,9 @@ impl Core {
         if_full: IfFull,
     ) -> Result<(), (W, RejectReason)> {
         match self.enter(if_full) {
-            Ok(Entry::Queue(state)) => self.add_at_gate(state, order).map_err(|(order, reason)| (order.work, reason)),
+            Ok(Entry::Queue(state)) => {
+                self.add_at_gate(state, order).map_err(|(order, reason)| (order.work, reason))
+            }
             Ok(Entry::RunHere(mut state)) => {
                 state.queue.accept_elsewhere();
                 self.as_guest(state, |slot| {
@@ -396,7 +398,13 @@ impl Core {
         let of_thread = mark.clone();
         let own = state.queue.add_worker(self.refuses_own(state.queue.intake()));
         let deque = own.deque().clone();
-        let cx = WorkerCx { core: self.clone(), slot: slot.clone(), id, own: Some(own), limits: RefCell::default() };
+        let cx = WorkerCx {
+            core: self.clone(),
+            slot: slot.clone(),
+            id,
+            own: Some(own),
+            limits: RefCell::default(),
+        };
         let thread = builder.spawn(move || {
             of_thread.set_at_thread_exit();
             worker::run(cx);
