@@ -430,7 +430,7 @@ fn items_that_are_cancelled_or_refused_may_panic_in_their_drop() {
         let (started, has_started) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
-        let bombs = (0..3).map(|n| (n, (n == 2).then_some(Bomb)));
+        let bombs = (0..3).map(|n| (n, (n == 2).then(|| Bomb)));
         let mut results = pool.map_with_lookahead(bombs, 3, move |(n, _)| {
             if n == 1 {
                 started.send(()).unwrap();
