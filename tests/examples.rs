@@ -23,7 +23,7 @@ fn example(name: &str) -> Command {
     BUILD.call_once(|| {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--example", "hello", "--example", "graceful_server"]);
+        build.args(["build", "--quiet", "--example", "hello", "--example", "graceful_server", "--example", "map"]);
         build.arg("--no-default-features");
         let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
         for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
@@ -76,6 +76,17 @@ fn the_readme_opens_with_hello() {
     let readme = include_str!("../README.md");
     let first = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
     assert_eq!(first, Some(code));
+}
+
+#[test]
+fn map_prints_what_its_header_says() {
+    let outcome = common::finish(example("map"));
+    outcome.assert_code(0).assert_silent();
+    let code = include_str!("../examples/map.rs");
+    let header = code.split("```text\n").nth(1).and_then(|rest| rest.split("//! ```").next());
+    let expected: Vec<_> =
+        header.into_iter().flat_map(str::lines).skip(1).map(|line| line.trim_start_matches("//! ")).collect();
+    assert_eq!(outcome.stdout.lines().collect::<Vec<_>>(), expected);
 }
 
 #[test]
