@@ -96,17 +96,27 @@ impl<T> JoinHandle<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
-        let _blocked = (self.run_in_place() == InPlace::NotYet).then(|| context::block(Wait::Join));
-        self.wait(None)
-            .map_err(drop)
-            .unwrap_or_else(|()| unreachable!("a wait without a limit ends with a result"))
+        if self.task().is_finished() || self.is_stale() {
+            return self.wait_without_limit();
+        }
+        match self.run_in_place() {
+            InPlace::Settled => self.wait_without_limit(),
+            InPlace::NotYet => {
+                let _blocked = context::block(Wait::Join);
+                self.wait_without_limit()
+            }
+        }
     }
 
-    /// Runs the task in the place of a wait for it, where that is possible and needed; see [`Owner::run_in_place`].
-    fn run_in_place(&self) -> InPlace {
-        if self.is_finished() {
-            return InPlace::Settled;
+    fn wait_without_limit(self) -> Result<T, JoinError> {
+        match self.wait(None) {
+            Ok(result) => result,
+            Err(_) => unreachable!("a wait without a limit ends with a result"),
         }
+    }
+
+    /// Runs a task that is not finished in the place of a wait for it, where that is possible; see [`Owner::run_in_place`].
+    fn run_in_place(&self) -> InPlace {
         self.owner.run_in_place(&|| self.task().clone().erase())
     }
 

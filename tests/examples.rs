@@ -23,7 +23,16 @@ fn example(name: &str) -> Command {
     BUILD.call_once(|| {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--example", "hello", "--example", "graceful_server", "--example", "map"]);
+        build.args([
+            "build",
+            "--quiet",
+            "--example",
+            "hello",
+            "--example",
+            "graceful_server",
+            "--example",
+            "map",
+        ]);
         build.arg("--no-default-features");
         let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
         for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {

@@ -121,7 +121,7 @@ impl<T> Set<T> {
             self.not_yet.clear();
         }
         let Some((&ticket, handle)) = self.members.range(self.tried..).next() else { return false };
-        let verdict = handle.run_in_place();
+        let verdict = if handle.is_finished() { InPlace::Settled } else { handle.run_in_place() };
         // Not before: what panics now, as the wait is inside that very task, has to do so again.
         self.tried = ticket + 1;
         if verdict == InPlace::NotYet {

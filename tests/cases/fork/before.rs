@@ -133,7 +133,8 @@ const LOOKS: &[Look] = &[
         assert!(it.several.map(is_abandoned).eq([true, true]));
         // What was submitted, and what is refused now.
         for results in [&mut it.map as &mut dyn Iterator<Item = _>, &mut it.unordered] {
-            let kinds: Vec<_> = results.map(|result: Result<u32, JoinError>| result.unwrap_err().kind()).collect();
+            let kinds: Vec<_> =
+                results.map(|result: Result<u32, JoinError>| result.unwrap_err().kind()).collect();
             use JoinErrorKind::{Abandoned, Cancelled};
             assert_eq!(kinds, [Abandoned, Abandoned, Abandoned, Cancelled]);
         }
