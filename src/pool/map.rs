@@ -249,7 +249,8 @@ where
 
 impl<I: Iterator, R> Drop for Map<I, R> {
     fn drop(&mut self) {
-        self.pending.iter().for_each(|handle| {
+        // The latest first: those that run are told last, or the threads that they make free would start the others.
+        self.pending.iter().rev().for_each(|handle| {
             handle.cancel();
         });
     }

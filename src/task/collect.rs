@@ -140,9 +140,10 @@ impl<T> Set<T> {
         }
     }
 
-    /// Cancels what has not started, and sets the flag of what has.
+    /// Cancels what has not started, and sets the flag of what has: the latest first, or the threads that the others make free
+    /// would start them.
     pub(crate) fn cancel_all(&self) {
-        self.members.values().for_each(|handle| {
+        self.members.values().rev().for_each(|handle| {
             handle.cancel();
         });
     }
