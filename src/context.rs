@@ -124,10 +124,27 @@ pub(crate) fn with<R>(f: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
 
 /// Shows `f` all that the current thread is doing, innermost first, until it says that it has seen enough.
 fn each(mut f: impl FnMut(&Frame<'_>) -> bool) {
+    // SAFETY: as in `with`.
+    each_entered(|entered| f(unsafe { entered.frame.as_ref() }));
+}
+
+/// Whether one of the hosts of the tasks on the current thread's stack, the innermost or not, is such an `H`.
+pub(crate) fn has_host<H: TaskHost + 'static>(is_it: impl Fn(&H) -> bool) -> bool {
+    let mut found = false;
+    each_entered(|entered| {
+        if let Some((host, _)) = entered.host.filter(|(_, id)| *id == TypeId::of::<H>()) {
+            // SAFETY: as in `with_host`.
+            found = is_it(unsafe { host.cast::<H>().as_ref() });
+        }
+        !found
+    });
+    found
+}
+
+fn each_entered(mut f: impl FnMut(&Entered) -> bool) {
     let mut next = CURRENT.with(Cell::get);
     while let Some(entered) = next.filter(|entered| !entered.generation.is_past()) {
-        // SAFETY: as in `with`.
-        if !f(unsafe { entered.frame.as_ref() }) {
+        if !f(&entered) {
             return;
         }
         // SAFETY: it lies on the stack of the call of `enter` that made `entered`, which has not returned: what it made

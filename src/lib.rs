@@ -94,7 +94,8 @@
 //! signals         what SIGTERM, SIGINT and SIGHUP do; signals::unix: the handler
 //! exit            guard, exit() and the global registry's verbs
 //! pool            Pool, its builder; pool::core: the lock that accepting, closing and workers share, with
-//!                 core::crew, who runs tasks, and core::winding, how a pool ends
+//!                 core::crew, who runs tasks, and core::winding, how a pool ends; pool::scope: tasks that
+//!                 borrow, and scope::borrowed, why none outlives its scope
 //! process         the global registry, afresh in every forked child, and the exit handler
 //! registry        hooks, holds, members; registry::{shutdown, drain, budget}: the order and its time
 //! task            handles; task::collect: several at once; task::cell: one task's states; task::slot: what a worker
@@ -127,7 +128,8 @@ pub use exit::{
     token, wait_finished, ShutdownGuard,
 };
 pub use pool::{
-    BuildError, FollowUps, Limited, Map, MapUnordered, Pool, PoolBuilder, SpawnAsync, UnstartedTask, WhenFull,
+    BuildError, FollowUps, Limited, Map, MapUnordered, Pool, PoolBuilder, Scope, ScopedJoinHandle,
+    SpawnAsync, UnstartedTask, WhenFull,
 };
 pub use registry::report::{
     HookOutcome, HookReport, Phase, PoolPhase, PoolReport, PoolStats, Progress, Reason, Report, RunningTask,

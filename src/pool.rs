@@ -5,6 +5,7 @@ mod core;
 mod full;
 mod limit;
 mod map;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod unstarted;
@@ -14,6 +15,7 @@ pub use builder::{BuildError, FollowUps, PoolBuilder, WhenFull};
 pub use full::SpawnAsync;
 pub use limit::Limited;
 pub use map::{Map, MapUnordered};
+pub use scope::{Scope, ScopedJoinHandle};
 pub use unstarted::UnstartedTask;
 
 use self::core::{Core, IfFull};

@@ -23,16 +23,10 @@ fn example(name: &str) -> Command {
     BUILD.call_once(|| {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
-        build.args([
-            "build",
-            "--quiet",
-            "--example",
-            "hello",
-            "--example",
-            "graceful_server",
-            "--example",
-            "map",
-        ]);
+        build.args(["build", "--quiet"]);
+        for example in ["hello", "scope", "map", "graceful_server"] {
+            build.args(["--example", example]);
+        }
         build.arg("--no-default-features");
         let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
         for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
@@ -87,15 +81,28 @@ fn the_readme_opens_with_hello() {
     assert_eq!(first, Some(code));
 }
 
+/// Runs an example and compares what it prints with what its header promises.
+#[track_caller]
+fn assert_prints_its_header(name: &str, code: &str) {
+    let outcome = common::finish(example(name));
+    outcome.assert_code(0).assert_silent();
+    let header = code.lines().skip_while(|line| !line.contains("cargo run"));
+    let promised: String = header
+        .skip(1)
+        .take_while(|line| !line.contains("```"))
+        .map(|line| line.trim_start_matches("//! ").to_owned() + "\n")
+        .collect();
+    assert_eq!(outcome.stdout, promised);
+}
+
+#[test]
+fn scope_prints_what_its_header_says() {
+    assert_prints_its_header("scope", include_str!("../examples/scope.rs"));
+}
+
 #[test]
 fn map_prints_what_its_header_says() {
-    let outcome = common::finish(example("map"));
-    outcome.assert_code(0).assert_silent();
-    let code = include_str!("../examples/map.rs");
-    let header = code.split("```text\n").nth(1).and_then(|rest| rest.split("//! ```").next());
-    let expected: Vec<_> =
-        header.into_iter().flat_map(str::lines).skip(1).map(|line| line.trim_start_matches("//! ")).collect();
-    assert_eq!(outcome.stdout.lines().collect::<Vec<_>>(), expected);
+    assert_prints_its_header("map", include_str!("../examples/map.rs"));
 }
 
 #[test]

@@ -205,3 +205,27 @@ fn a_guard_from_before_the_fork_drains_what_the_child_made() {
     assert_lines(&outcome, &["child: code 0", "task in child", "hook in parent"]);
     assert_no_line(&outcome, "hook in child");
 }
+
+#[test]
+fn a_scope_in_a_child_neither_waits_for_the_parents_tasks_nor_touches_them() {
+    let outcome = run("fork_in_scope");
+    assert_lines(&outcome, &["the child's", "code 0", "a capture dropped in parent"]);
+    assert_no_line(&outcome, "dropped in child");
+}
+
+#[test]
+fn a_child_comes_out_of_a_scoped_task() {
+    let outcome = run("fork_in_scoped_task");
+    assert_eq!(outcome.count("child: code 0"), 2, "{outcome:#?}");
+    assert_eq!(outcome.count("a task in the child"), 2, "{outcome:#?}");
+    assert_lines(
+        &outcome,
+        &["the scope is over in parent", "the scope is over in child", "a capture dropped in parent"],
+    );
+    assert_no_line(&outcome, "dropped in child");
+}
+
+#[test]
+fn no_child_forked_inside_a_scope_hangs_on_a_lock() {
+    assert_lines(&run_storm("fork_storm_in_scopes"), &["all ended"]);
+}

@@ -86,6 +86,11 @@ fn the_shutdown_of_many_pools_needs_no_more_memory_for_each_than_that_of_a_few()
 }
 
 #[test]
+fn a_scope_of_very_many_tasks_keeps_none_that_is_over() {
+    run("memory_of_scopes");
+}
+
+#[test]
 fn after_shutdown_everything_is_refused_and_nothing_panics() {
     run("pool_after_shutdown");
 }

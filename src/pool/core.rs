@@ -369,6 +369,20 @@ impl Owner for Core {
 }
 
 impl Core {
+    fn is_in_task_of(&self, cx: &WorkerCx) -> bool {
+        cx.core.id == self.id && cx.slot.depth() > 0
+    }
+
+    /// Whether the current thread is inside a task of this pool, be it within one of another pool.
+    pub(super) fn is_on_stack(&self) -> bool {
+        context::has_host(|cx: &WorkerCx| self.is_in_task_of(cx))
+    }
+
+    /// Whether the current thread is in one of the pool's callbacks.
+    pub(super) fn is_in_callback(&self) -> bool {
+        context::has_host(|cx: &WorkerCx| cx.core.id == self.id && cx.slot.depth() == 0)
+    }
+
     /// What [`Owner::run_in_place`] says; `may_run` is asked whether it may be run, for one that is in the queue.
     fn run_where_inside(
         &self,
@@ -376,8 +390,9 @@ impl Core {
         may_run: impl FnOnce(&WorkerCx, &mut State) -> InPlace,
     ) -> InPlace {
         context::with_host(|cx: Option<&WorkerCx>| {
-            let Some(cx) = cx.filter(|cx| cx.core.id == self.id && cx.slot.depth() > 0) else {
-                return InPlace::Settled;
+            let Some(cx) = cx.filter(|cx| self.is_in_task_of(cx)) else {
+                // Where it runs a task of another pool within one of this, it may be the last to look at this queue.
+                return if self.is_on_stack() { InPlace::NotYet } else { InPlace::Settled };
             };
             let task = task();
             assert!(

@@ -18,7 +18,7 @@
 use super::arrivals::Arrivals;
 use super::slot::Slot;
 use super::{JoinError, JoinErrorKind};
-use crate::contain;
+use crate::contain::{self, Payload};
 use crate::os::Generation;
 use crate::queue::job::{Doom, HandBack, Resolve, Work};
 use crate::sync::Mutex;
@@ -205,9 +205,36 @@ pub(crate) trait Awaited<T>: AnyTask {
     fn erase(self: Arc<Self>) -> Arc<dyn AnyTask>;
 }
 
+/// What a cell runs: any closure, or what a scope makes of one.
+pub(crate) trait Call<T>: Send + 'static {
+    /// Dropped when the outcome is settled and counted, and everybody has been told.
+    type Rest;
+
+    /// Runs it, which does not panic.
+    fn call(self) -> Called<T, Self::Rest>;
+}
+
+/// What came of a [`Call`].
+pub(crate) struct Called<T, R> {
+    pub(crate) result: Result<T, Payload>,
+    /// Whether it counts as a panic, wherever the payload went.
+    pub(crate) has_panicked: bool,
+    pub(crate) rest: R,
+}
+
+impl<F: FnOnce() -> T + Send + 'static, T> Call<T> for F {
+    type Rest = ();
+
+    #[inline]
+    fn call(self) -> Called<T, ()> {
+        let result = contain::run(self);
+        Called { has_panicked: result.is_err(), result, rest: () }
+    }
+}
+
 impl<F, T> Cell<F, T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Call<T>,
     T: Send + 'static,
 {
     pub(crate) fn new(closure: F, location: &'static Location<'static>) -> Arc<Cell<F, T>> {
@@ -279,7 +306,7 @@ where
 
 impl<F, T> AnyTask for Cell<F, T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Call<T>,
     T: Send + 'static,
 {
     fn location(&self) -> &'static Location<'static> {
@@ -309,20 +336,21 @@ where
         drop(inner);
         claimed();
         let process = Generation::now();
-        let result = contain::run(closure).map_err(|payload| JoinError::panicked(payload, self.location));
+        let Called { result, has_panicked, rest } = closure.call();
+        let result = result.map_err(|payload| JoinError::panicked(payload, self.location));
         if process.is_past() {
             // The closure forked and this is the child: another thread may have held any of the locks.
             contain::drop_quietly(result);
             return true;
         }
         slot.leave();
-        let panicked = result.is_err();
         // Counted before the handle resolves: who joined a task finds it in the counts.
         self.settle(
             |stage| matches!(stage, Stage::Running),
             result,
-            |is_quick| slot.count_cell(panicked, is_quick),
+            |is_quick| slot.count_cell(has_panicked, is_quick),
         );
+        drop(rest);
         true
     }
 
@@ -394,7 +422,7 @@ where
 
 impl<F, T> Resolve for Cell<F, T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Call<T>,
     T: Send + 'static,
 {
     fn resolve_cancelled(&self) {
@@ -406,7 +434,7 @@ where
 
 impl<F, T> Awaited<T> for Cell<F, T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Call<T>,
     T: Send + 'static,
 {
     fn take(&self, waiter: Option<Waiter>) -> Option<Result<T, JoinError>> {

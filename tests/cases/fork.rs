@@ -4,6 +4,8 @@
 #[cfg(unix)]
 mod before;
 #[cfg(unix)]
+mod scopes;
+#[cfg(unix)]
 mod storm;
 #[cfg(unix)]
 pub mod unix;

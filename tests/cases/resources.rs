@@ -42,6 +42,7 @@ pub const CASES: &[Case] = &[
     #[cfg(target_os = "linux")]
     ("many_hooks", threads::many_hooks),
     ("memory_of_shutdown", memory_of_shutdown),
+    ("memory_of_scopes", memory_of_scopes),
     ("pool_after_shutdown", pool_after_shutdown),
     #[cfg(target_os = "linux")]
     ("no_first_thread", limited::no_first_thread),
@@ -382,6 +383,40 @@ fn memory_of_shutdown() -> Ended {
     let (few, many) = (of_each(1 << 9), of_each(1 << 14));
     println!("{few} bytes for each of 512 pools, {many} for each of 16,384");
     assert!(many <= few + few / 10, "{few} bytes for each of a few, {many} for each of many");
+    Ok(())
+}
+
+/// Very many tasks in one scope, of which few are queued at once: what is over is not kept.
+fn memory_of_scopes() -> Ended {
+    const TASKS: usize = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
+    let pool = Pool::builder().max_threads(2).queue_capacity(1000).build()?;
+    let count = AtomicUsize::new(0);
+    let grown = |act: &(dyn Fn() + Sync)| {
+        let before = LIVE.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        act();
+        (PEAK.load(Ordering::Relaxed) - before) >> 10
+    };
+    let run = || count.fetch_add(1, Ordering::Relaxed);
+    let outside = grown(&|| pool.scope(|s| (0..TASKS).for_each(|_| drop(s.spawn(run)))));
+    // Inside a task nothing blocks for the bound, and the scope keeps a list.
+    let paced = || {
+        pool.scope(|s| {
+            for n in 0..TASKS {
+                s.spawn(run);
+                if n % 1000 == 0 {
+                    while count.load(Ordering::Relaxed) + 1000 < TASKS + n {
+                        thread::yield_now();
+                    }
+                }
+            }
+        });
+    };
+    let inside = grown(&|| pool.scope(|s| drop(s.spawn(paced))));
+    println!("{outside} KiB from outside, {inside} KiB from inside a task");
+    assert_eq!(count.load(Ordering::Relaxed), 2 * TASKS);
+    assert!(outside.max(inside) < 4 << 10, "{outside} KiB, {inside} KiB");
+    drop(shutdown());
     Ok(())
 }
 

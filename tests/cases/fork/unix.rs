@@ -1,7 +1,7 @@
 //! What ends and how, wherever it was forked.
 
 use super::before::{self, gate, is_abandoned, Before};
-use super::storm;
+use super::{scopes, storm};
 use crate::{Case, Ended};
 use std::io::Write;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -33,6 +33,9 @@ pub const CASES: &[Case] = &[
     ("fork_output", output),
     ("fork_untouched_output", untouched_output),
     ("fork_guard", guarded),
+    ("fork_in_scope", scopes::in_closure),
+    ("fork_in_scoped_task", scopes::in_task),
+    ("fork_storm_in_scopes", scopes::storm),
 ];
 
 /// A child that has not ended by then hangs.
@@ -77,7 +80,7 @@ pub fn child(f: impl FnOnce()) -> Child {
     })
 }
 
-fn whoami(parent: u32) -> &'static str {
+pub fn whoami(parent: u32) -> &'static str {
     match std::process::id() == parent {
         true => "parent",
         false => "child",
