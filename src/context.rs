@@ -54,7 +54,7 @@ pub(crate) enum Wait {
     },
     /// An idle pool. Its tasks count as finished for the same wait of other tasks.
     Idle,
-    /// A task of the thread's own pool that cannot be run in place yet. Somebody else has to, once it can be.
+    /// A task of the thread's own pool that cannot be run in place, not yet or not any more. Somebody else has to.
     Join,
 }
 

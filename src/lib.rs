@@ -94,10 +94,11 @@
 //! signals         what SIGTERM, SIGINT and SIGHUP do; signals::unix: the handler
 //! exit            guard, exit() and the global registry's verbs
 //! pool            Pool, its builder; pool::core: the lock that accepting, closing and workers share, with
-//!                 core::crew, who runs tasks, and core::winding, how a pool ends; pool::scope: tasks that
-//!                 borrow, and scope::borrowed, why none outlives its scope
+//!                 core::crew, who runs tasks, core::delays, what is for later, and core::winding, how a pool ends;
+//!                 pool::scope: tasks that borrow, and scope::borrowed, why none outlives its scope
 //! process         the global registry, afresh in every forked child, and the exit handler
-//! registry        hooks, holds, members; registry::{shutdown, drain, budget}: the order and its time
+//! registry        hooks, holds, members; registry::{shutdown, drain, budget}: the order and its time;
+//!                 registry::timer: who is called when
 //! task            handles; task::collect: several at once; task::cell: one task's states; task::slot: what a worker
 //!                 shows of its task
 //! queue           tasks in order, and who may add; queue::job: a closure, inline

@@ -2,6 +2,7 @@
 
 mod builder;
 mod core;
+mod delay;
 mod full;
 mod limit;
 mod map;
@@ -248,7 +249,8 @@ impl Pool {
 
     /// Refuses new tasks from now on and lets what was accepted drain in the background. Does not block.
     ///
-    /// Until that is done the pool's own tasks may still submit to it, unless [`FollowUps::Reject`].
+    /// Until that is done the pool's own tasks may still submit to it, unless [`FollowUps::Reject`]. [Delays](Pool::spawn_after)
+    /// that are not over are cancelled, and their captures dropped here.
     ///
     /// ```
     /// let pool = winddown::Pool::new(2);
@@ -257,6 +259,7 @@ impl Pool {
     /// ```
     pub fn close(&self) {
         if !self.core.is_stale() {
+            self.core.bring_due(usize::MAX);
             self.core.close_intake(Intake::Own, RejectReason::Closed);
         }
     }
@@ -334,6 +337,7 @@ impl Pool {
         }
         // From here on, so that a task that calls this is not waited for by another shutdown meanwhile.
         let _blocked = context::block(self.core.wait_for_shutdown());
+        self.core.bring_due(usize::MAX);
         let (jobs, doomed) = self.core.hand_back();
         doomed.bury();
         (self.wind_down(None), jobs.into_iter().map(UnstartedTask::new).collect())

@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of pools: a [`member::Member`] is whatever can be closed, drained and joined. The order of a
 //! shutdown stands in [`shutdown`], how hooks are run in [`hooks`], how single members are drained and joined in
-//! [`drain`], how time is spent in [`budget`].
+//! [`drain`], how time is spent in [`budget`], who calls members when something of theirs is due in [`timer`].
 //!
 //! # Who may do what when
 //!
@@ -27,6 +27,7 @@ pub(crate) mod report;
 pub(crate) mod shutdown;
 #[cfg(test)]
 mod tests;
+mod timer;
 pub(crate) mod token;
 
 use crate::os::Generation;
@@ -45,6 +46,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
+use timer::Timer;
 use token::{Finished, Once, ShutdownToken};
 
 /// What is to be wound down together: pools, hooks around their drain, and holds.
@@ -95,6 +97,7 @@ pub(crate) struct Inner {
     /// The registries below this one that have a handle, a hook, a hold or a member. Lock order: this before their
     /// `state`, and theirs before this one's own.
     children: Mutex<BTreeMap<u64, Arc<Inner>>>,
+    timer: Timer,
 }
 
 /// Everything here is behind [`Inner::state`].
@@ -389,7 +392,7 @@ impl Registry {
             // Not what is queued and what runs: a task on its way from the one to the other is in neither for a moment.
             let settled =
                 stats.completed + stats.panicked + stats.cancelled + stats.returned + stats.abandoned;
-            progress.tasks_left += stats.accepted.saturating_sub(settled);
+            progress.tasks_left += stats.accepted.saturating_sub(settled + stats.delayed);
             progress.workers_left += stats.threads;
         }
         progress
@@ -431,6 +434,7 @@ impl Registry {
                 handles: AtomicUsize::new(1),
                 parent,
                 children: Mutex::default(),
+                timer: Timer::default(),
             }),
         }
     }
@@ -480,8 +484,9 @@ impl Registry {
         let mut state = self.inner.state.lock();
         let member = state.members.remove(&key);
         state.ended_threads.extend(ended());
-        let gone = ended::take_gone(&mut state.ended_threads);
+        let mut gone = ended::take_gone(&mut state.ended_threads);
         drop(state);
+        gone.extend(self.inner.timer.take_gone());
         drop(member);
         ended::join_all(gone);
     }
@@ -511,7 +516,8 @@ impl Inner {
         if !is_idle || child.handles.load(Ordering::Acquire) > 0 {
             return;
         }
-        let ended = std::mem::take(&mut state.ended_threads);
+        let mut ended = std::mem::take(&mut state.ended_threads);
+        ended.extend(child.timer.end());
         drop(state);
         let forgotten = children.remove(&child.id);
         // Its threads are joined all the same, with those of this registry.

@@ -40,9 +40,10 @@ pub(crate) trait Owner: Send + Sync {
 /// What came of an attempt to run a task in the place of a wait for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InPlace {
-    /// It was run, or there is nothing to run: it has been started, or the current thread is none of its pool's.
+    /// It was run, or has ended, or the current thread is none of its pool's.
     Settled,
-    /// It must not be started yet. When it may be, another thread of the pool has to.
+    /// It must not be started yet, or another thread runs it: while the current one waits, others of the pool have to run
+    /// whatever there is.
     NotYet,
 }
 
@@ -123,7 +124,7 @@ impl<T> JoinHandle<T> {
     /// The result of a task that is done.
     fn take_result(mut self) -> Result<T, JoinError> {
         if self.is_stale() {
-            return Err(JoinError::new(JoinErrorKind::Abandoned, self.task().location()));
+            return Err(JoinError::abandoned(self.task().location()));
         }
         let result = self.task().take(None).expect("a task that is done has a result");
         self.task = None;
@@ -156,7 +157,7 @@ impl<T> JoinHandle<T> {
 
     fn wait(mut self, until: Option<Instant>) -> Result<Result<T, JoinError>, JoinHandle<T>> {
         if self.is_stale() {
-            return Ok(Err(JoinError::new(JoinErrorKind::Abandoned, self.task().location())));
+            return Ok(Err(JoinError::abandoned(self.task().location())));
         }
         let is_done = crate::sync::linger(|| self.task().is_finished() || until.is_some());
         if is_done {
@@ -241,9 +242,9 @@ impl<T> Future for JoinHandle<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(task) = &self.task else { panic!("a JoinHandle was polled after it had given its result") };
         if self.is_stale() {
-            return Poll::Ready(Err(JoinError::new(JoinErrorKind::Abandoned, task.location())));
+            return Poll::Ready(Err(JoinError::abandoned(task.location())));
         }
-        match task.take(Some(Waiter::Task(cx.waker().clone()))) {
+        match task.take(Some(Waiter::Task(Box::new(cx.waker().clone())))) {
             Some(result) => {
                 self.task = None;
                 Poll::Ready(result)
@@ -345,13 +346,18 @@ impl<T> Drop for CancelOnDrop<T> {
 
 /// Why a task has no result.
 pub struct JoinError {
-    kind: JoinErrorKind,
-    location: &'static Location<'static>,
-    /// In a box of its own: every task has room for an error, and few have one.
-    panic: Option<Box<Panic>>,
+    cause: Cause,
+}
+
+/// In two words: every task has room for an error, and few have one.
+enum Cause {
+    Cancelled(&'static Location<'static>),
+    Abandoned(&'static Location<'static>),
+    Panicked(Box<Panic>),
 }
 
 struct Panic {
+    location: &'static Location<'static>,
     payload: SyncWrapper<Payload>,
     message: String,
 }
@@ -360,7 +366,8 @@ struct Panic {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum JoinErrorKind {
-    /// It was cancelled before it started, through its handle or at a deadline.
+    /// It was cancelled before it started: through its handle, at a deadline, or because its pool closed before its delay was
+    /// over.
     Cancelled,
     /// It panicked.
     Panicked,
@@ -369,23 +376,44 @@ pub enum JoinErrorKind {
 }
 
 impl JoinError {
-    pub(crate) fn new(kind: JoinErrorKind, location: &'static Location<'static>) -> JoinError {
-        JoinError { kind, location, panic: None }
+    pub(crate) fn cancelled(location: &'static Location<'static>) -> JoinError {
+        JoinError { cause: Cause::Cancelled(location) }
+    }
+
+    pub(crate) fn abandoned(location: &'static Location<'static>) -> JoinError {
+        JoinError { cause: Cause::Abandoned(location) }
     }
 
     pub(crate) fn panicked(payload: Payload, location: &'static Location<'static>) -> JoinError {
-        JoinError {
-            kind: JoinErrorKind::Panicked,
-            location,
-            panic: Some(Box::new(Panic {
-                message: contain::message(&*payload).to_owned(),
-                payload: SyncWrapper::new(payload),
-            })),
+        let message = contain::message(&*payload).to_owned();
+        let panic = Panic { location, payload: SyncWrapper::new(payload), message };
+        JoinError { cause: Cause::Panicked(Box::new(panic)) }
+    }
+
+    fn location(&self) -> &'static Location<'static> {
+        match &self.cause {
+            Cause::Cancelled(location) | Cause::Abandoned(location) => location,
+            Cause::Panicked(panic) => panic.location,
         }
     }
 
     fn message(&self) -> Option<&str> {
-        self.panic.as_ref().map(|panic| &*panic.message)
+        match &self.cause {
+            Cause::Panicked(panic) => Some(&panic.message),
+            _ => None,
+        }
+    }
+
+    /// Takes the payload of a panic out, and leaves an error without one.
+    fn take_panic(&mut self) -> Option<Box<Panic>> {
+        let rest = Cause::Abandoned(self.location());
+        match std::mem::replace(&mut self.cause, rest) {
+            Cause::Panicked(panic) => Some(panic),
+            other => {
+                self.cause = other;
+                None
+            }
+        }
     }
 
     /// A panic that no handle receives is not to go unnoticed.
@@ -400,22 +428,26 @@ impl JoinError {
 
     /// Which way it was.
     pub fn kind(&self) -> JoinErrorKind {
-        self.kind
+        match self.cause {
+            Cause::Cancelled(_) => JoinErrorKind::Cancelled,
+            Cause::Abandoned(_) => JoinErrorKind::Abandoned,
+            Cause::Panicked(_) => JoinErrorKind::Panicked,
+        }
     }
 
     /// Whether the task was cancelled before it started.
     pub fn is_cancelled(&self) -> bool {
-        self.kind == JoinErrorKind::Cancelled
+        self.kind() == JoinErrorKind::Cancelled
     }
 
     /// Whether the task panicked.
     pub fn is_panic(&self) -> bool {
-        self.kind == JoinErrorKind::Panicked
+        self.kind() == JoinErrorKind::Panicked
     }
 
     /// Whether the task was left behind while it ran.
     pub fn is_abandoned(&self) -> bool {
-        self.kind == JoinErrorKind::Abandoned
+        self.kind() == JoinErrorKind::Abandoned
     }
 
     /// What the task panicked with, to be passed to [`std::panic::resume_unwind`].
@@ -442,7 +474,7 @@ impl JoinError {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn try_into_panic(mut self) -> Result<Box<dyn Any + Send + 'static>, JoinError> {
-        match self.panic.take() {
+        match self.take_panic() {
             Some(panic) => Ok(panic.payload.into_inner()),
             None => Err(self),
         }
@@ -452,14 +484,14 @@ impl JoinError {
 impl Drop for JoinError {
     /// A payload's own drop may panic.
     fn drop(&mut self) {
-        contain::drop_quietly(self.panic.take());
+        contain::drop_quietly(self.take_panic());
     }
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let location = self.location;
-        match (&self.kind, self.message()) {
+        let location = self.location();
+        match (self.kind(), self.message()) {
             (JoinErrorKind::Panicked, Some(message)) => {
                 write!(f, "the task submitted at {location} panicked: {message}")
             }
@@ -477,9 +509,9 @@ impl fmt::Display for JoinError {
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinError")
-            .field("kind", &self.kind)
+            .field("kind", &self.kind())
             .field("message", &self.message())
-            .field("submitted_at", &format_args!("{}", self.location))
+            .field("submitted_at", &format_args!("{}", self.location()))
             .finish()
     }
 }

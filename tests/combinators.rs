@@ -451,6 +451,18 @@ fn a_task_that_may_not_be_started_yet_is_waited_for() {
 }
 
 #[test]
+fn a_task_that_is_not_due_is_waited_for() {
+    within(|| {
+        let got = inside(&pool(1), |pool| {
+            let late = pool.spawn_after(Duration::from_millis(20), || 1).unwrap();
+            // Nobody may run it in place before it is due, and then a substitute has to.
+            values(as_completed([late, pool.spawn(|| 2).unwrap()]))
+        });
+        assert_eq!(got, [2, 1]);
+    });
+}
+
+#[test]
 fn a_task_of_a_limit_shares_its_permit_with_those_that_it_waits_for() {
     within(|| {
         let pool = pool(1);

@@ -24,7 +24,7 @@ fn example(name: &str) -> Command {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet"]);
-        for example in ["hello", "scope", "map", "graceful_server"] {
+        for example in ["hello", "retry", "scope", "map", "graceful_server"] {
             build.args(["--example", example]);
         }
         build.arg("--no-default-features");
@@ -86,11 +86,14 @@ fn the_readme_opens_with_hello() {
 fn assert_prints_its_header(name: &str, code: &str) {
     let outcome = common::finish(example(name));
     outcome.assert_code(0).assert_silent();
-    let header = code.lines().skip_while(|line| !line.contains("cargo run"));
-    let promised: String = header
+    let promised: String = code
+        .lines()
+        .map_while(|line| line.strip_prefix("//!"))
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .skip_while(|line| !line.starts_with("$ cargo run"))
         .skip(1)
-        .take_while(|line| !line.contains("```"))
-        .map(|line| line.trim_start_matches("//! ").to_owned() + "\n")
+        .take_while(|line| *line != "```")
+        .map(|line| format!("{line}\n"))
         .collect();
     assert_eq!(outcome.stdout, promised);
 }
@@ -98,6 +101,11 @@ fn assert_prints_its_header(name: &str, code: &str) {
 #[test]
 fn scope_prints_what_its_header_says() {
     assert_prints_its_header("scope", include_str!("../examples/scope.rs"));
+}
+
+#[test]
+fn retry_prints_what_its_header_says() {
+    assert_prints_its_header("retry", include_str!("../examples/retry.rs"));
 }
 
 #[test]

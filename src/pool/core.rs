@@ -18,11 +18,12 @@
 //! * **Start against deadline.** A worker says that it reaches for a task before it takes one from its own queue, without
 //!   the lock; a deadline that finds the task gone from there waits until the worker shows it: see [`Slot::reach`].
 //!
-//! Locks are taken in the order registry, core, cell or slot; no user code runs under any of them, nothing is joined
+//! Locks are taken in the order registry, core, then cell, slot or timer; no user code runs under any of them, nothing is joined
 //! and nothing is logged.
 
 mod blocking;
 mod crew;
+mod delays;
 mod limits;
 mod lobby;
 mod submit;
@@ -30,6 +31,7 @@ mod winding;
 mod working;
 
 use self::crew::{for_an_end, Worker};
+use self::delays::Delays;
 use self::limits::Backlog;
 pub(super) use self::limits::{Permit, Ticket};
 use self::lobby::Lobby;
@@ -130,6 +132,7 @@ pub(super) struct State {
     returned: u64,
     /// Accepted and neither due nor cancelled.
     delayed: u64,
+    delays: Delays,
     abandoned: Vec<RunningTask>,
     /// Handles that a broken pool has yet to resolve.
     unburied: Vec<Arc<dyn Resolve>>,
@@ -233,6 +236,7 @@ impl Core {
                 lost: 0,
                 returned: 0,
                 delayed: 0,
+                delays: Delays::default(),
                 abandoned: Vec::new(),
                 unburied: Vec::new(),
                 lobby: Lobby::default(),
@@ -347,6 +351,7 @@ impl Owner for Core {
 
     fn count_cancelled(&self, place: &dyn Fn() -> Place) {
         let mut state = self.state.lock();
+        let mut swept = Vec::new();
         match place() {
             Place::Queue => {
                 state.cancelled += 1;
@@ -355,12 +360,14 @@ impl Owner for Core {
             Place::Delays => {
                 state.cancelled += 1;
                 state.delayed -= 1;
+                swept = self.sweep_delays(&mut state);
             }
             Place::Outside => {}
         }
         self.close_if_drained(&mut state);
         self.wake(state, None);
         self.signal();
+        drop(swept);
     }
 
     fn run_in_place(&self, task: &dyn Fn() -> Arc<dyn AnyTask>) -> InPlace {
@@ -408,11 +415,18 @@ impl Core {
                 Place::Outside => return InPlace::Settled,
             };
             drop(state);
-            let may_run = verdict == InPlace::Settled;
-            if may_run && task.clone().run(&cx.slot, &|| self.count_claimed(&*task)) && !self.is_stale() {
+            if verdict == InPlace::NotYet {
+                return verdict;
+            }
+            let has_run = task.clone().run(&cx.slot, &|| self.count_claimed(&*task));
+            if has_run && !self.is_stale() {
                 self.signal();
             }
-            verdict
+            if !has_run && !task.is_finished() {
+                // Another thread runs it, which may come to wait for one that nobody else is left to run.
+                return InPlace::NotYet;
+            }
+            InPlace::Settled
         })
     }
 

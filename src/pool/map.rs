@@ -4,7 +4,7 @@ use super::core::IfFull;
 use super::Pool;
 use crate::contain;
 use crate::task::collect::Set;
-use crate::task::{JoinError, JoinErrorKind, JoinHandle};
+use crate::task::{JoinError, JoinHandle};
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -148,7 +148,7 @@ impl<I: Iterator, R> Feed<I, R> {
     /// What the map yields after all else, if an item was refused.
     fn refusal<T>(&mut self) -> Option<Result<T, JoinError>> {
         let is_refused = std::mem::take(&mut self.is_refused);
-        is_refused.then(|| Err(JoinError::new(JoinErrorKind::Cancelled, self.location)))
+        is_refused.then(|| Err(JoinError::cancelled(self.location)))
     }
 
     fn size_hint(&self, pending: usize) -> (usize, Option<usize>) {

@@ -18,9 +18,10 @@ use super::ended::{join_all, EndedThread};
 use super::helper::{Helper, Pending};
 use super::member::{Circle, Doomed, Member};
 use crate::contain;
-use crate::context;
+use crate::context::{self, HookHost};
 use crate::sync::{sooner, Event};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,7 @@ enum Stage {
 struct Burial {
     helper: Helper,
     pending: Pending,
+    has_left: Arc<AtomicBool>,
     undertaker: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -85,7 +87,12 @@ impl Group {
     /// Every member stops taking tasks before the first drops one, since a drop may submit.
     fn cut_off(&mut self, event: &Arc<Event>) {
         let doomed: Vec<_> = self.members.iter().map(|member| member.cut_off()).collect();
-        for doomed in doomed.into_iter().filter(|doomed| !doomed.is_empty()) {
+        doomed.into_iter().for_each(|doomed| self.bury(doomed, event));
+    }
+
+    /// Has what was cancelled dropped on a thread of its own, which [`is_buried`](Group::is_buried) waits for.
+    fn bury(&mut self, doomed: Box<dyn Doomed>, event: &Arc<Event>) {
+        if !doomed.is_empty() {
             self.burials.push(Burial::start(doomed, event));
         }
     }
@@ -93,7 +100,7 @@ impl Group {
     /// Handles resolve now, even those of tasks whose captures nobody gets round to dropping.
     fn give_up_burials(&mut self) {
         for burial in &mut self.burials {
-            if !burial.pending.is_done() {
+            if !burial.is_over() {
                 burial.helper.leave_behind();
                 if let Some(undertaker) = burial.undertaker.take() {
                     undertaker();
@@ -103,7 +110,7 @@ impl Group {
     }
 
     fn is_buried(&self) -> bool {
-        self.stage == Stage::Abandoned || self.burials.iter().all(|burial| burial.pending.is_done())
+        self.stage == Stage::Abandoned || self.burials.iter().all(Burial::is_over)
     }
 }
 
@@ -111,8 +118,34 @@ impl Burial {
     fn start(doomed: Box<dyn Doomed>, event: &Arc<Event>) -> Burial {
         let undertaker = Some(doomed.undertaker());
         let mut helper = Helper::new("winddown-cancel");
-        let pending = helper.start(event, move || doomed.bury());
-        Burial { helper, pending, undertaker }
+        let has_left = Arc::new(AtomicBool::new(false));
+        let mourner = Mourner { has_left: has_left.clone(), event: event.clone() };
+        let pending = helper.start(event, move || context::enter_hook(&mourner, || doomed.bury()));
+        Burial { helper, pending, has_left, undertaker }
+    }
+
+    fn is_over(&self) -> bool {
+        self.pending.is_done() || self.has_left.load(Ordering::Acquire)
+    }
+}
+
+/// What the drop of a capture is a part of, where a shutdown waits for it: like a hook it must not wait for the shutdown.
+struct Mourner {
+    has_left: Arc<AtomicBool>,
+    event: Arc<Event>,
+}
+
+impl HookHost for Mourner {
+    fn leave(&self) {
+        self.has_left.store(true, Ordering::Release);
+        self.event.signal();
+    }
+
+    fn exit_with(&self, code: i32) {
+        contain::log(
+            log::Level::Error,
+            format_args!("exit({code}) was called by the drop of a cancelled task, which ends no process"),
+        );
     }
 }
 
@@ -259,7 +292,11 @@ impl Drain {
     pub(crate) fn drain(&mut self) {
         for group in 0..self.groups.len() {
             for member in 0..self.groups[group].members.len() {
-                self.groups[group].members[member].close(self.circle);
+                let closing = self.groups[group].members[member].clone();
+                // What is due is not to be cancelled because the timer has not come to it.
+                closing.clone().on_time(usize::MAX);
+                let doomed = closing.close(self.circle);
+                self.groups[group].bury(doomed, &self.event);
                 self.wait_drained(
                     |drain| {
                         let tally = drain.groups[group].members[member].tally();
@@ -367,13 +404,23 @@ impl Drain {
                 lines.push(format!("{} queued tasks of pool {}", stats.queued, stats.name));
             }
         }
+        if !self.groups.iter().all(Group::is_buried) {
+            lines.push("what cancelled tasks have captured to be dropped".into());
+        }
         lines
     }
 
     /// Ends the threads that this needed, and tells the members that it is over. Returns the groups.
-    pub(crate) fn finish(self) -> Vec<Group> {
+    pub(crate) fn finish(mut self) -> Vec<Group> {
         self.joins.finish();
-        for group in &self.groups {
+        for group in &mut self.groups {
+            let is_patient = group.budget.end().is_none();
+            for burial in std::mem::take(&mut group.burials) {
+                // With a deadline, its thread-local destructors could hang past that.
+                if is_patient && burial.pending.is_done() {
+                    burial.helper.finish();
+                }
+            }
             for member in &group.members {
                 if group.stage == Stage::Abandoned {
                     // A task that was blocked in a wait at the time, and so not given up, may have come out of it.

@@ -2,6 +2,7 @@
 
 use super::ended::EndedThread;
 use super::report::{PoolReport, PoolStats, RunningTask};
+use std::sync::Arc;
 use std::thread::ThreadId;
 
 /// How many tasks a member took on and how many of those are over.
@@ -21,9 +22,13 @@ pub(crate) struct Tally {
 pub(crate) trait Member: Send + Sync {
     fn is_daemon(&self) -> bool;
 
-    /// Refuses tasks from outside from now on; those of `circle` may still submit. From here to
-    /// [`finish`](Member::finish) the member's ended threads are left for the caller to join.
-    fn close(&self, circle: Circle);
+    /// Begins what is due by now, `most` tasks of it at most, and tells the registry when to call next: see
+    /// [`timer`](super::timer).
+    fn on_time(self: Arc<Self>, most: usize);
+
+    /// Refuses tasks from outside from now on; those of `circle` may still submit. What is delayed is taken out, counted as
+    /// cancelled. From here to [`finish`](Member::finish) the member's ended threads are left for the caller to join.
+    fn close(&self, circle: Circle) -> Box<dyn Doomed>;
 
     fn tally(&self) -> Tally;
 
@@ -66,7 +71,7 @@ pub(crate) enum Circle {
     Registry,
 }
 
-/// Tasks that were cancelled by a deadline; their captures are still to be dropped, which is other people's code.
+/// Tasks that were cancelled by a deadline, or before they were due; their captures are still to be dropped, which is other people's code.
 pub(crate) trait Doomed: Send {
     /// Whether there are none, and so nothing that a thread is needed for.
     fn is_empty(&self) -> bool;

@@ -244,7 +244,8 @@ pub struct PoolStats {
     pub completed: u64,
     /// Tasks that panicked.
     pub panicked: u64,
-    /// Tasks that were cancelled before they started, through their handle, by a deadline, or because the pool broke.
+    /// Tasks that were cancelled before they started: through their handle, by a deadline, because the pool broke, or because it
+    /// closed before their delay was over.
     pub cancelled: u64,
     /// Tasks handed back to the caller unstarted.
     pub returned: u64,

@@ -15,7 +15,7 @@
 
 use super::budget::Budget;
 use super::drain::{Drain, Group};
-use super::ended;
+use super::ended::{self, EndedThread};
 use super::helper::Helper;
 use super::member::{Circle, Member};
 use super::report::{Findings, HookOutcome, HookReport, Phase, Reason, Report, Stage};
@@ -178,7 +178,7 @@ impl Registry {
         // Threads of registries that were dropped after this one had joined its own.
         let mut drain = Drain::new(self.inner.event.clone());
         drain.add(Group::new(Vec::new(), late));
-        drain.join(|_| ended::take_others(&mut self.inner.state.lock().ended_threads));
+        drain.join(|_| self.inner.leavings());
         drain.finish();
         report
     }
@@ -301,6 +301,13 @@ impl Registry {
 }
 
 impl Inner {
+    /// Ended threads that are nobody's.
+    fn leavings(&self) -> Vec<EndedThread> {
+        let mut threads = ended::take_others(&mut self.state.lock().ended_threads);
+        threads.extend(self.timer.take_ended());
+        threads
+    }
+
     /// The phase moves under the lock of the state, which the borrow shows.
     fn enter(&self, _: &mut State, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
@@ -351,8 +358,12 @@ impl Run {
         self.wait_for_others(Budget::join_until);
         self.enter_all(Phase::Joining);
         let parts = self.parts.clone();
-        self.drain.join(|group| ended::take_others(&mut parts[group].inner.state.lock().ended_threads));
+        self.drain.join(|group| parts[group].inner.leavings());
         self.close_daemons();
+        // Now nothing can come due any more.
+        if parts.iter().any(|part| part.inner.timer.has_threads()) {
+            self.drain.join(|group| parts[group].inner.timer.end());
+        }
         self.enter_all(Phase::PostJoin);
         for part in self.parts.clone() {
             self.run_hooks(&part.inner, Stage::PostJoin);
@@ -444,10 +455,10 @@ impl Run {
     /// Nothing that is waited for is left: daemon members stop, and nobody waits for what they do.
     fn close_daemons(&mut self) {
         for daemon in self.daemons.iter().flatten() {
-            daemon.close(Circle::Registry);
-            let doomed = daemon.cut_off();
-            if !doomed.is_empty() {
-                Helper::new("winddown-cancel").start(self.drain.event(), move || doomed.bury());
+            for doomed in [daemon.close(Circle::Registry), daemon.cut_off()] {
+                if !doomed.is_empty() {
+                    Helper::new("winddown-cancel").start(self.drain.event(), move || doomed.bury());
+                }
             }
             daemon.finish();
         }

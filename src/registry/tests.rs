@@ -42,8 +42,11 @@ impl Member for Slow {
         false
     }
 
-    fn close(&self, _: Circle) {
+    fn on_time(self: Arc<Slow>, _: usize) {}
+
+    fn close(&self, _: Circle) -> Box<dyn Doomed> {
         self.count();
+        Box::new(Nobody)
     }
 
     fn tally(&self) -> Tally {

@@ -22,7 +22,7 @@ pub(crate) struct Arrivals {
 
 #[derive(Default)]
 struct Line {
-    tickets: VecDeque<usize>,
+    tickets: VecDeque<u32>,
     /// Somebody sleeps until a ticket comes. There is one at most.
     is_awaited: bool,
 }
@@ -45,7 +45,7 @@ impl Arrivals {
 
     /// A task is done. Says whether the one who waits is to be [woken](Arrivals::ring).
     #[must_use]
-    pub(crate) fn come(&self, ticket: usize) -> bool {
+    pub(crate) fn come(&self, ticket: u32) -> bool {
         let mut line = self.line.lock();
         line.tickets.push_back(ticket);
         self.has_any.store(true, Ordering::Relaxed);
@@ -53,7 +53,7 @@ impl Arrivals {
     }
 
     /// A task turns out to be done when it is added by the one who waits, who does not sleep then.
-    pub(crate) fn add(&self, ticket: usize) {
+    pub(crate) fn add(&self, ticket: u32) {
         let is_asleep = self.come(ticket);
         debug_assert!(!is_asleep);
     }
@@ -69,7 +69,7 @@ impl Arrivals {
 
     /// Moves all that came to `tickets`, which is empty. Waits for one until `until` (`None`: for ever) where there is
     /// none. Says whether there was any.
-    pub(crate) fn take(&self, tickets: &mut VecDeque<usize>, until: Option<Instant>) -> bool {
+    pub(crate) fn take(&self, tickets: &mut VecDeque<u32>, until: Option<Instant>) -> bool {
         let mut line = self.line.lock();
         let mut is_late = false;
         while line.tickets.is_empty() && !is_late {

@@ -17,7 +17,7 @@
 
 use super::arrivals::Arrivals;
 use super::slot::Slot;
-use super::{JoinError, JoinErrorKind};
+use super::JoinError;
 use crate::contain::{self, Payload};
 use crate::os::Generation;
 use crate::queue::job::{Doom, HandBack, Resolve, Work};
@@ -37,16 +37,16 @@ pub(crate) struct Cell<F, T> {
     flag: AtomicBool,
     /// There is a result, or there was: what `inner` says, for whoever looks again and again.
     is_done: AtomicBool,
+    /// It was cancelled, and whoever asks again is told so. Behind `inner`; it is here since there it would take up a word.
+    is_cancelled: AtomicBool,
+    /// No handle is left to take the result. The same.
+    is_detached: AtomicBool,
     inner: Mutex<Inner<F, T>>,
 }
 
 struct Inner<F, T> {
     stage: Stage<F, T>,
     waiter: Option<Waiter>,
-    /// It was cancelled, and whoever asks again is told so.
-    is_cancelled: bool,
-    /// No handle is left to take the result.
-    is_detached: bool,
 }
 
 /// The closure and a result share their place: a batch of handles is as fast as the memory they take up.
@@ -95,7 +95,7 @@ impl<F, T> Stage<F, T> {
 pub(crate) enum Place {
     /// In its pool's queue, or on its way there.
     Queue,
-    /// Among those that are not due.
+    /// Among those that are not due: see `pool::core::delays`.
     Delays,
     /// Given back by its pool, whose counts it is no part of any more.
     Outside,
@@ -108,13 +108,13 @@ impl Place {
 /// Whom to tell when the task is done: its handle has one owner, so there is one at most.
 pub(crate) enum Waiter {
     Thread(Thread),
-    Task(Waker),
+    /// In a box: each task has room for a waiter.
+    Task(Box<Waker>),
     /// Where the task is waited for together with others, and its ticket there.
-    Member(Arc<Arrivals>, usize),
+    Member(Arc<Arrivals>, u32),
 }
 
-// Each task has room for one.
-const _: () = assert!(size_of::<Option<Waiter>>() <= 3 * size_of::<usize>());
+const _: () = assert!(size_of::<Option<Waiter>>() <= 2 * size_of::<u64>());
 
 impl Waiter {
     /// Where several tasks are waited for, this one is among those that are done from now on. Gives back whoever is to be
@@ -197,7 +197,7 @@ pub(crate) trait Awaited<T>: AnyTask {
     fn take(&self, waiter: Option<Waiter>) -> Option<Result<T, JoinError>>;
 
     /// Has `ticket` come to `arrivals` when the result is there, which may be at once.
-    fn watch(&self, arrivals: &Arc<Arrivals>, ticket: usize);
+    fn watch(&self, arrivals: &Arc<Arrivals>, ticket: u32);
 
     /// The handle is gone: nobody takes the result.
     fn detach(&self);
@@ -238,13 +238,14 @@ where
     T: Send + 'static,
 {
     pub(crate) fn new(closure: F, location: &'static Location<'static>) -> Arc<Cell<F, T>> {
-        let inner =
-            Inner { stage: Stage::Queued(closure), waiter: None, is_cancelled: false, is_detached: false };
+        let inner = Inner { stage: Stage::Queued(closure), waiter: None };
         Arc::new(Cell {
             location,
             place: AtomicU8::new(Place::Queue as u8),
             flag: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
+            is_cancelled: AtomicBool::new(false),
+            is_detached: AtomicBool::new(false),
             inner: Mutex::new(inner),
         })
     }
@@ -271,8 +272,8 @@ where
         }
         // Before it is counted: who finds it in the counts finds it wherever it is waited for.
         let waiter = inner.waiter.take().and_then(Waiter::announce);
-        count(!inner.is_detached && !matches!(waiter, Some(Waiter::Task(_))));
-        let is_detached = inner.is_detached;
+        let is_detached = self.is_detached.load(Ordering::Relaxed);
+        count(!is_detached && !matches!(waiter, Some(Waiter::Task(_))));
         let unwanted = match &mut inner.stage {
             Stage::Doomed(_, verdict) => {
                 *verdict = if is_detached { Verdict::Taken } else { Verdict::Cancelled };
@@ -300,7 +301,7 @@ where
     }
 
     fn cancelled(&self) -> JoinError {
-        JoinError::new(JoinErrorKind::Cancelled, self.location)
+        JoinError::cancelled(self.location)
     }
 }
 
@@ -356,14 +357,14 @@ where
 
     fn cancel(&self, count: &dyn Fn()) -> Cancel {
         let mut inner = self.inner.lock();
-        if inner.is_cancelled {
+        if self.is_cancelled.load(Ordering::Relaxed) {
             return Cancel::Before;
         }
         if !matches!(inner.stage, Stage::Queued(_)) {
             self.flag.store(true, Ordering::Relaxed);
             return Cancel::TooLate;
         }
-        inner.is_cancelled = true;
+        self.is_cancelled.store(true, Ordering::Relaxed);
         let closure = inner.stage.take_closure(|| self.cancelled());
         drop(inner);
         contain::drop_quietly(closure);
@@ -378,7 +379,7 @@ where
         match std::mem::replace(&mut inner.stage, Stage::Cancelling) {
             Stage::Queued(closure) => {
                 inner.stage = Stage::Doomed(closure, Verdict::Open);
-                inner.is_cancelled = true;
+                self.is_cancelled.store(true, Ordering::Relaxed);
                 true
             }
             other => {
@@ -392,14 +393,14 @@ where
         let mut inner = self.inner.lock();
         // Whoever took the closure resolves the handle, after dropping it.
         let Some(closure) = inner.stage.take_closure(|| self.cancelled()) else { return };
-        inner.is_cancelled = true;
+        self.is_cancelled.store(true, Ordering::Relaxed);
         drop(inner);
         contain::drop_quietly(closure);
         self.resolve_cancelled();
     }
 
     fn abandon(&self) -> bool {
-        let error = JoinError::new(JoinErrorKind::Abandoned, self.location);
+        let error = JoinError::abandoned(self.location);
         self.settle(|stage| matches!(stage, Stage::Running), Err(error), |_| ())
     }
 
@@ -458,7 +459,7 @@ where
         }
     }
 
-    fn watch(&self, arrivals: &Arc<Arrivals>, ticket: usize) {
+    fn watch(&self, arrivals: &Arc<Arrivals>, ticket: u32) {
         let mut inner = self.inner.lock();
         let is_pending = match &inner.stage {
             Stage::Queued(_) | Stage::Doomed(_, Verdict::Open) | Stage::Running | Stage::Cancelling => true,
@@ -476,7 +477,7 @@ where
 
     fn detach(&self) {
         let mut inner = self.inner.lock();
-        inner.is_detached = true;
+        self.is_detached.store(true, Ordering::Relaxed);
         let waiter = inner.waiter.take();
         let unwanted = match std::mem::replace(&mut inner.stage, Stage::Taken) {
             Stage::Done(result) => Some(result),
@@ -554,5 +555,33 @@ impl<F: FnOnce() + Send + 'static> Work<Slot> for Fired<F> {
 
     fn discard(self) {
         contain::drop_quietly(self.0);
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::size_of_val;
+
+    /// What a cell takes beside what its closure captures, where the result is nothing.
+    fn overhead<F: FnOnce() + Send + 'static>(closure: F) -> usize {
+        let captured = size_of_val(&closure);
+        size_of_val(&*Cell::new(closure, Location::caller())) - captured
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn a_task_takes_seven_words_beside_its_closure() {
+        const WORD: usize = size_of::<usize>();
+        let words = |n: usize| n * WORD;
+        assert_eq!(overhead(|| ()), words(7));
+        let (one, three, many) = ([1; 1], [1; 3], [1; 20]);
+        let capture = [
+            overhead(move || assert_eq!(one, [1_usize; 1])),
+            overhead(move || assert_eq!(three, [1_usize; 3])),
+            overhead(move || assert_eq!(many, [1_usize; 20])),
+        ];
+        for overhead in capture {
+            assert!(overhead <= words(7), "{overhead} bytes");
+        }
     }
 }

@@ -21,17 +21,17 @@ use std::time::{Duration, Instant};
 /// was found holds only for where the thread was then: a wait for the same members from inside another task asks anew.
 pub(crate) struct Set<T> {
     arrivals: Arc<Arrivals>,
-    /// By their tickets, which are handed out in ascending order.
-    members: BTreeMap<usize, JoinHandle<T>>,
-    next_ticket: usize,
+    /// By their tickets, which are handed out in ascending order, from zero on and again.
+    members: BTreeMap<u32, JoinHandle<T>>,
+    next_ticket: u32,
     /// Those that have come, in that order.
-    ready: VecDeque<usize>,
+    ready: VecDeque<u32>,
     /// For where members were tried in place.
     standing: Option<Standing>,
-    /// The members below this ticket were.
-    tried: usize,
+    /// The members before this ticket were.
+    tried: u64,
     /// Those that must not be started yet, or must not have been when they were tried.
-    not_yet: BTreeSet<usize>,
+    not_yet: BTreeSet<u32>,
 }
 
 impl<T> Set<T> {
@@ -47,6 +47,11 @@ impl<T> Set<T> {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn skip_to_ticket(&mut self, ticket: u32) {
+        self.next_ticket = ticket;
+    }
+
     /// How many results are to come.
     pub(crate) fn len(&self) -> usize {
         self.members.len()
@@ -58,14 +63,26 @@ impl<T> Set<T> {
 
     pub(crate) fn add(&mut self, handle: JoinHandle<T>) {
         self.forget_parent();
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        let ticket = self.take_ticket();
         if handle.is_stale() {
             self.arrivals.add(ticket);
         } else {
             handle.task().watch(&self.arrivals, ticket);
         }
         self.members.insert(ticket, handle);
+    }
+
+    /// A ticket that no member has.
+    fn take_ticket(&mut self) -> u32 {
+        loop {
+            let ticket = self.next_ticket;
+            self.next_ticket = ticket.wrapping_add(1);
+            if !self.members.contains_key(&ticket) {
+                // Where they start over, what is left of the old ones is tried again, which does no harm.
+                self.tried = self.tried.min(ticket.into());
+                return ticket;
+            }
+        }
     }
 
     /// The next result, or `None` if all were taken.
@@ -120,10 +137,11 @@ impl<T> Set<T> {
             self.tried = 0;
             self.not_yet.clear();
         }
-        let Some((&ticket, handle)) = self.members.range(self.tried..).next() else { return false };
+        let Ok(tried) = u32::try_from(self.tried) else { return false };
+        let Some((&ticket, handle)) = self.members.range(tried..).next() else { return false };
         let verdict = if handle.is_finished() { InPlace::Settled } else { handle.run_in_place() };
         // Not before: what panics now, as the wait is inside that very task, has to do so again.
-        self.tried = ticket + 1;
+        self.tried = u64::from(ticket) + 1;
         if verdict == InPlace::NotYet {
             self.not_yet.insert(ticket);
         }
@@ -207,7 +225,7 @@ pub fn join_any<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Option<R
             }
             Err(error) => {
                 if let Some(unwanted) = last.replace(error) {
-                    unwanted.log_if_panic(unwanted.location);
+                    unwanted.log_if_panic(unwanted.location());
                 }
             }
         }

@@ -5,6 +5,7 @@
 #![allow(unreachable_pub)] // Modules of a program: there is no outside.
 
 mod deadline;
+mod delays;
 mod exit_net;
 mod fork;
 mod order;
@@ -27,6 +28,7 @@ fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
     let cases = [
         deadline::CASES,
+        delays::CASES,
         exit_net::CASES,
         fork::CASES,
         order::CASES,

@@ -72,6 +72,11 @@ pub const CASES: &[Case] = &[
 
 // ---- what is in use ----
 
+/// The bytes that are allocated.
+pub fn live() -> usize {
+    LIVE.load(Ordering::Relaxed)
+}
+
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 /// The most that has been alive at once.
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -129,7 +134,7 @@ fn settle() {
 }
 
 /// Does something a tenth of `count` times and looks, then the rest and looks again.
-fn leak(count: usize, act: fn()) -> Ended {
+pub fn leak(count: usize, act: fn()) -> Ended {
     let look = |times| {
         (0..times).for_each(|_| act());
         settle();

@@ -231,7 +231,7 @@ impl Core {
         })
     }
 
-    fn turn_away(
+    pub(super) fn turn_away(
         &self,
         mut state: MutexGuard<'_, State>,
         seat: Option<&Arc<Seat>>,
@@ -385,7 +385,7 @@ impl Core {
     }
 
     /// Starts a thread, under the lock: the thread cannot look for itself in the crew before it is in it.
-    fn start_worker(self: &Arc<Core>, state: &mut State) -> io::Result<()> {
+    pub(super) fn start_worker(self: &Arc<Core>, state: &mut State) -> io::Result<()> {
         let id = state.next_worker;
         let name: Arc<str> = format!("{}-worker-{}", self.name, id + 1).into();
         let slot = Arc::new(Slot::new(name.clone()));

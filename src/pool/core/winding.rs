@@ -7,6 +7,7 @@ use crate::context::Wait;
 use crate::queue::job::{Doom, HandBack, Job, Resolve};
 use crate::queue::Intake;
 use crate::registry::ended::{self, EndedThread};
+use crate::registry::helper::Helper;
 use crate::registry::member::{Circle, Doomed, Member, Tally};
 use crate::registry::report::{PoolPhase, PoolReport, PoolStats, RunningTask};
 use crate::rejected::RejectReason;
@@ -21,26 +22,33 @@ use std::time::{Duration, Instant};
 impl Core {
     pub(in crate::pool) fn close_intake(&self, intake: Intake, refusal: RejectReason) {
         let mut state = self.state.lock();
-        self.narrow(&mut state, intake, refusal);
+        let doomed = self.narrow(&mut state, intake, refusal);
         self.wake(state, None);
         self.signal();
         self.retire_if_done();
+        Box::new(doomed).bury();
     }
 
-    fn narrow(&self, state: &mut State, intake: Intake, refusal: RejectReason) {
+    /// Returns what is delayed, and cancelled by this, if the pool was open.
+    #[must_use]
+    fn narrow(&self, state: &mut State, intake: Intake, refusal: RejectReason) -> DoomedTasks {
+        let mut doomed = DoomedTasks::default();
         if state.queue.intake() == Intake::Open {
             state.refusal = refusal;
             state.closed_at = Some(Instant::now());
+            self.doom_delays(state, &mut doomed);
         }
         state.queue.narrow(&self.injector, intake, self.refuses_own(intake));
         state.rouse_submitters();
         self.close_if_drained(state);
+        doomed
     }
 
-    /// Closes for good, and claims everything that is queued for cancellation.
+    /// Closes for good, and claims everything that is queued or delayed for cancellation.
     fn doom_queue(&self, state: &mut State) -> DoomedTasks {
         let jobs = self.take_queue(state);
         let mut doomed = DoomedTasks::default();
+        self.doom_delays(state, &mut doomed);
         jobs.into_iter().for_each(|job| state.lost += state.doom(job, &mut doomed));
         doomed
     }
@@ -64,6 +72,7 @@ impl Core {
         self.told.store(true, Ordering::Relaxed);
         let mut returned = Vec::new();
         let mut doomed = DoomedTasks::default();
+        self.doom_delays(&mut state, &mut doomed);
         for mut job in self.take_queue(&mut state) {
             match job.hand_back() {
                 HandBack::Yes => {
@@ -88,8 +97,9 @@ impl Core {
         self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(in crate::pool) fn drop_handle(&self) {
+    pub(in crate::pool) fn drop_handle(self: &Arc<Core>) {
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 && !self.is_stale() {
+            self.bring_due(usize::MAX);
             self.close_intake(Intake::Own, RejectReason::Closed);
         }
     }
@@ -131,7 +141,7 @@ impl Core {
         state.refusal = RejectReason::Broken;
         let doomed = self.doom_queue(&mut state);
         // Dropping captures may hang; then the handles resolve at the deadline.
-        state.unburied.extend(doomed.handles.iter().cloned());
+        state.unburied.extend(doomed.handles());
         self.wake(state, None);
         self.signal();
         Box::new(doomed).bury();
@@ -155,15 +165,27 @@ impl Member for Core {
         self.config.is_daemon
     }
 
-    fn close(&self, circle: Circle) {
+    fn on_time(self: Arc<Core>, most: usize) {
+        if !self.is_stale() {
+            self.bring_due(most);
+        }
+        if let Some(core) = Arc::into_inner(self) {
+            // It was dropped everywhere else meanwhile. What its callbacks captured is code of others.
+            let event = core.registry.event().clone();
+            Helper::new("winddown-drop").start(&event, move || contain::drop_quietly(core));
+        }
+    }
+
+    fn close(&self, circle: Circle) -> Box<dyn Doomed> {
         let mut state = self.state.lock();
         state.winders += 1;
-        match circle {
+        let doomed = match circle {
             Circle::Own => self.narrow(&mut state, Intake::Own, RejectReason::Closed),
             Circle::Registry => self.narrow(&mut state, Intake::Registry, RejectReason::ShuttingDown),
-        }
+        };
         self.wake(state, None);
         self.signal();
+        Box::new(doomed)
     }
 
     fn tally(&self) -> Tally {
@@ -356,25 +378,36 @@ impl State {
     }
 }
 
-/// What a deadline, or a broken pool, cancels.
+/// What a deadline, or a broken pool, cancels, and delays that are not due when their pool closes.
 #[derive(Default)]
-struct DoomedTasks {
+pub(super) struct DoomedTasks {
     jobs: VecDeque<Job<Slot>>,
     handles: Vec<Arc<dyn Resolve>>,
+    pub(super) delays: Vec<Arc<dyn AnyTask>>,
+    /// Delays that somebody else has claimed, who counts them and resolves their handles.
+    pub(super) claimed: Vec<Arc<dyn AnyTask>>,
+}
+
+impl DoomedTasks {
+    fn handles(&self) -> Vec<Arc<dyn Resolve>> {
+        let of_delays = self.delays.iter().map(|task| task.clone().resolver());
+        self.handles.iter().cloned().chain(of_delays).collect()
+    }
 }
 
 impl Doomed for DoomedTasks {
     fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+        self.jobs.is_empty() && self.delays.is_empty()
     }
 
     fn bury(self: Box<Self>) {
-        drop(self.handles);
+        drop((self.handles, self.claimed));
         self.jobs.into_iter().for_each(drop);
+        self.delays.into_iter().for_each(|task| task.discard());
     }
 
     fn undertaker(&self) -> Box<dyn FnOnce() + Send> {
-        let handles = self.handles.clone();
+        let handles = self.handles();
         Box::new(move || handles.iter().for_each(|handle| handle.resolve_cancelled()))
     }
 }
