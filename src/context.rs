@@ -24,6 +24,10 @@ pub(crate) trait TaskHost {
     /// Whether the thread is inside a task, and not between two or in one of its pool's callbacks.
     fn is_in_task(&self) -> bool;
 
+    /// What decides which tasks may be run here in the place of a wait for them: the thread's pool, and the limits whose
+    /// permits its tasks have. `None` outside a task, where none may.
+    fn standing(&self) -> Option<Standing>;
+
     /// Whether the innermost task was told to stop.
     fn is_cancelled(&self) -> bool;
 
@@ -44,20 +48,51 @@ pub(crate) trait TaskHost {
 /// is dropped.
 pub(crate) type State = RefCell<Option<Box<dyn Any>>>;
 
+/// See [`TaskHost::standing`].
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) pool: u64,
+    pub(crate) limits: Vec<u64>,
+}
+
 /// What a blocked thread waits for.
 #[derive(Clone)]
 pub(crate) enum Wait {
     /// The end of a shutdown. Its tasks count as finished for every drain.
     End {
+        of: Whose,
         /// Turns true when the wait is over, though the thread may not have woken up yet: it counts as running again.
         over: Arc<AtomicBool>,
         /// Whether a shutdown that joins the thread can rely on the wait to end by itself.
         ends: bool,
     },
-    /// An idle pool. Its tasks count as finished for the same wait of other tasks.
-    Idle,
+    /// An idle pool, of that id. Its tasks count as finished for the same wait of other tasks.
+    Idle(u64),
     /// A task of the thread's own pool that cannot be run in place, not yet or not any more. Somebody else has to.
     Join,
+}
+
+/// Whose end is waited for.
+#[derive(Clone, Copy)]
+pub(crate) enum Whose {
+    /// The pool's of that id.
+    Pool(u64),
+    /// The registry's of that id.
+    Registry(u64),
+    /// That of all pools.
+    Process,
+}
+
+impl Wait {
+    /// Whether it goes on until that pool, of that registry, has nothing left to run.
+    pub(crate) fn is_for(&self, pool: u64, registry: u64) -> bool {
+        match self {
+            Wait::End { of: Whose::Pool(id), .. } | Wait::Idle(id) => *id == pool,
+            Wait::End { of: Whose::Registry(id), .. } => *id == registry,
+            Wait::End { of: Whose::Process, .. } => true,
+            Wait::Join => false,
+        }
+    }
 }
 
 /// A hook that is running on the current thread.
@@ -130,10 +165,10 @@ fn each(mut f: impl FnMut(&Frame<'_>) -> bool) {
     each_entered(|entered| f(unsafe { entered.frame.as_ref() }));
 }
 
-fn each_entered(mut f: impl FnMut(&Entered) -> bool) {
+fn each_entered(mut f: impl FnMut(Entered) -> bool) {
     let mut next = CURRENT.with(Cell::get);
     while let Some(entered) = next.filter(|entered| !entered.generation.is_past()) {
-        if !f(&entered) {
+        if !f(entered) {
             return;
         }
         // SAFETY: it lies on the stack of the call of `enter` that made `entered`, which has not returned: what it made
@@ -222,6 +257,18 @@ pub(crate) fn help() -> bool {
         !has_helped
     });
     has_helped
+}
+
+/// Which tasks may be run on the current thread in the place of a wait for them: see [`TaskHost::standing`].
+pub(crate) fn standing() -> Option<Standing> {
+    let mut standing = None;
+    each(|frame| {
+        if let Frame::Worker(host) = frame {
+            standing = host.standing();
+        }
+        standing.is_none()
+    });
+    standing
 }
 
 /// Whether the current thread runs a hook, or a task in a hook's place.

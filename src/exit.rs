@@ -1,6 +1,6 @@
 //! Ending the process, and the global registry's verbs as free functions.
 
-use crate::context::{self, Wait};
+use crate::context::{self, Wait, Whose};
 use crate::registry::report::{Reason, Report};
 use crate::registry::shutdown::EndOfHook;
 use crate::registry::token::ShutdownToken;
@@ -36,7 +36,7 @@ pub fn exit(code: i32) -> ! {
     }
     // From here on this thread only waits. It is marked before the process begins to exit: if another thread is about
     // to begin that, std parks this one for ever, and then the drain must not wait for it.
-    std::mem::forget(context::block(Wait::End { over: Default::default(), ends: false }));
+    std::mem::forget(context::block(Wait::End { of: Whose::Process, over: Default::default(), ends: false }));
     if is_in_hook {
         // A task runs in the hook's place, which would take an unwinding for its own panic. The shutdown, which knows the
         // code, goes on without this thread.

@@ -6,6 +6,7 @@ mod default;
 mod delay;
 mod full;
 mod limit;
+mod map;
 mod scope;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ pub use builder::{BuildError, FollowUps, PoolBuilder, WhenFull};
 pub use default::{default_pool, execute, spawn};
 pub use full::SpawnAsync;
 pub use limit::Limited;
+pub use map::{Map, MapUnordered};
 pub use scope::{Scope, ScopedJoinHandle};
 pub use unstarted::UnstartedTask;
 
@@ -240,7 +242,7 @@ impl Pool {
         if self.core.is_stale() {
             return true;
         }
-        let blocked = context::block(Wait::Idle);
+        let blocked = context::block(Wait::Idle(self.core.id));
         self.core.wait_idle(until, blocked.is_worker() || context::in_hook())
     }
 
@@ -311,7 +313,9 @@ impl Pool {
     /// [scope](Pool::scope) do not come back but are cancelled, as are [delays](Pool::spawn_after). Named after Java's
     /// `ExecutorService.shutdownNow`.
     ///
-    /// Inside a task of the pool it works like [`shutdown`](Pool::shutdown).
+    /// Inside a task of the pool it works like [`shutdown`](Pool::shutdown). A task of the pool that joins one that was taken
+    /// back runs it in place, as it runs a queued one: its [`UnstartedTask`] is empty then, and it is not counted as returned.
+    /// One that waits for it in another way, with a timeout or in async code, waits until it is run or dropped.
     ///
     /// ```
     /// let pool = winddown::Pool::new(1);
@@ -332,10 +336,10 @@ impl Pool {
         if self.core.is_stale() {
             return (self.wind_down(None), Vec::new());
         }
-        // From here on, so that a task that calls this is not waited for by another shutdown meanwhile.
-        let _blocked = context::block(self.core.wait_for_shutdown());
         self.core.bring_due(usize::MAX);
         let (jobs, doomed) = self.core.hand_back();
+        // From here on, so that a task that calls this is not waited for by another shutdown meanwhile.
+        let _blocked = context::block(self.core.wait_for_shutdown());
         doomed.bury();
         (self.wind_down(None), jobs.into_iter().map(UnstartedTask::new).collect())
     }

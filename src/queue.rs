@@ -282,6 +282,11 @@ impl<T> Queue<T> {
         self.capacity.map_or(u64::MAX, |capacity| (capacity as u64).saturating_sub(self.waiting(injector)))
     }
 
+    /// Whether submitters wait for room, as was said last.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.is_crowded
+    }
+
     /// Says whether submitters wait for room. Who asks for that looks for room after this.
     pub(crate) fn set_crowded(&mut self, is_crowded: bool) {
         if self.is_crowded != is_crowded {

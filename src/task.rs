@@ -1,6 +1,8 @@
 //! Tasks from the outside: handles to wait for them and cancel them, and what a task can ask and say about itself.
 
+mod arrivals;
 pub(crate) mod cell;
+pub(crate) mod collect;
 pub(crate) mod slot;
 
 use crate::contain::{self, Payload};
@@ -96,22 +98,37 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
         if self.task().is_finished() || self.is_stale() {
-            return self.wait_without_limit();
+            return self.wait_without_limit(false);
         }
-        match self.owner.run_in_place(&|| self.task().clone().erase()) {
-            InPlace::Settled => self.wait_without_limit(),
+        match self.run_in_place() {
+            InPlace::Settled => self.wait_without_limit(false),
             InPlace::NotYet => {
                 let _blocked = context::block(Wait::Join);
-                self.wait_without_limit()
+                self.wait_without_limit(true)
             }
         }
     }
 
-    fn wait_without_limit(self) -> Result<T, JoinError> {
-        match self.wait(None) {
+    fn wait_without_limit(self, may_come: bool) -> Result<T, JoinError> {
+        match self.wait(None, may_come) {
             Ok(result) => result,
             Err(_) => unreachable!("a wait without a limit ends with a result"),
         }
+    }
+
+    /// Runs a task that is not finished in the place of a wait for it, where that is possible; see [`Owner::run_in_place`].
+    fn run_in_place(&self) -> InPlace {
+        self.owner.run_in_place(&|| self.task().clone().erase())
+    }
+
+    /// The result of a task that is done.
+    fn take_result(mut self) -> Result<T, JoinError> {
+        if self.is_stale() {
+            return Err(JoinError::abandoned(self.task().location()));
+        }
+        let result = self.task().take(None).expect("a task that is done has a result");
+        self.task = None;
+        result
     }
 
     /// Waits for the task for at most `timeout`, and gives the handle back if it has not ended by then.
@@ -135,10 +152,15 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, JoinHandle<T>> {
         // Without a moment to wait for, the wait has no limit.
-        self.wait(deadline(timeout))
+        self.wait(deadline(timeout), false)
     }
 
-    fn wait(mut self, until: Option<Instant>) -> Result<Result<T, JoinError>, JoinHandle<T>> {
+    /// Waits until the task has ended, or until `until`. It `may_come` to be run in place meanwhile: the thread is woken then.
+    fn wait(
+        mut self,
+        until: Option<Instant>,
+        mut may_come: bool,
+    ) -> Result<Result<T, JoinError>, JoinHandle<T>> {
         if self.is_stale() {
             return Ok(Err(JoinError::abandoned(self.task().location())));
         }
@@ -154,6 +176,10 @@ impl<T> JoinHandle<T> {
             if let Some(result) = self.task().take(Some(Waiter::Thread(thread::current()))) {
                 self.task = None;
                 return Ok(result);
+            }
+            if may_come && self.run_in_place() == InPlace::Settled {
+                may_come = false;
+                continue;
             }
             match until {
                 None => thread::park(),

@@ -256,3 +256,59 @@ fn what_comes_back_may_be_dropped_where_its_drop_panics() {
         was_dropped.recv().unwrap();
     });
 }
+
+#[test]
+fn a_running_task_that_joins_what_is_handed_back_runs_it() {
+    within(|| {
+        let pool = pool(2);
+        occupy(&pool, 1);
+        let inner = pool.clone();
+        let (told, is_told) = mpsc::channel();
+        let parent = pool.spawn(move || {
+            let children: Vec<_> = (0..3).map(|n| inner.spawn(move || n).unwrap()).collect();
+            told.send(()).unwrap();
+            while !task::is_cancelled() {
+                thread::yield_now();
+            }
+            // By now they are with whoever called `shutdown_now`, who waits for this.
+            children.into_iter().map(|child| child.join().unwrap()).sum::<i32>()
+        });
+        is_told.recv().unwrap();
+        let (report, unstarted) = pool.shutdown_now();
+        assert_eq!(parent.unwrap().join().unwrap(), 3);
+        assert_eq!((report.stats().completed, report.stats().returned), (5, 0));
+        unstarted.into_iter().for_each(UnstartedTask::run); // nothing is left of them to run
+        assert_adds_up(&pool.stats());
+    });
+}
+
+#[test]
+fn a_running_task_that_waits_for_the_backlog_of_a_limit_runs_what_is_handed_back() {
+    within(|| {
+        for _ in 0..50 {
+            let pool = pool(2);
+            let limit = pool.limit(1);
+            let (started, has_started) = mpsc::channel();
+            let first = move || {
+                started.send(()).unwrap();
+                while !task::is_cancelled() {
+                    thread::yield_now();
+                }
+            };
+            limit.execute(first).unwrap();
+            has_started.recv().unwrap();
+            let waits = limit.spawn(|| 5).unwrap();
+            let (told, is_told) = mpsc::channel();
+            let parent = pool.spawn(move || {
+                told.send(()).unwrap();
+                waits.join().unwrap()
+            });
+            is_told.recv().unwrap();
+            let (report, unstarted) = pool.shutdown_now();
+            assert_eq!(parent.unwrap().join().unwrap(), 5);
+            assert_eq!((report.stats().completed, report.stats().returned), (3, 0));
+            drop(unstarted);
+            assert_adds_up(&pool.stats());
+        }
+    });
+}

@@ -53,7 +53,7 @@ use crate::task::slot::{Ended, Slot};
 use crate::task::{InPlace, Owner};
 use crate::{FollowUps, WhenFull};
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -150,6 +150,8 @@ pub(super) struct State {
     /// Handles that a broken pool has yet to resolve.
     unburied: Vec<Arc<dyn Resolve>>,
     lobby: Lobby,
+    /// Jobs that workers have taken out of the queue and put down again while they wake submitters.
+    held: VecDeque<Job<Slot>>,
     /// What of each limit is out, or waits, while there is anything.
     limits: BTreeMap<u64, Backlog>,
     ended_threads: Vec<EndedThread>,
@@ -253,6 +255,7 @@ impl Core {
                 abandoned: Vec::new(),
                 unburied: Vec::new(),
                 lobby: Lobby::default(),
+                held: VecDeque::new(),
                 limits: BTreeMap::new(),
                 ended_threads: Vec::new(),
                 joining: Vec::new(),
@@ -341,7 +344,7 @@ impl Core {
     fn is_idle(&self, from_inside: bool) -> bool {
         let state = self.state.lock();
         let blocked = match from_inside {
-            true => state.blocked_tasks(|wait| matches!(wait, Wait::Idle) || for_an_end(wait)),
+            true => state.blocked_tasks(|wait| matches!(wait, Wait::Idle(_)) || for_an_end(wait)),
             false => 0,
         };
         state.settled() + state.delayed + blocked >= state.queue.accepted(&self.injector)
@@ -408,7 +411,7 @@ impl Core {
     fn run_where_inside(
         &self,
         task: &dyn Fn() -> Arc<dyn AnyTask>,
-        may_run: impl FnOnce(&WorkerCx, &mut State) -> InPlace,
+        may_run: impl Fn(&WorkerCx, &mut State) -> InPlace,
     ) -> InPlace {
         let mut found = None;
         context::find_host(|cx: &WorkerCx| -> Option<()> {
@@ -432,8 +435,8 @@ impl Core {
             let verdict = match task.place() {
                 Place::Queue => may_run(cx, &mut state),
                 Place::Delays => InPlace::NotYet,
-                // Whoever has it runs it, or drops it.
-                Place::Outside => return Some(InPlace::Settled),
+                // It is with whoever called `shutdown_now`, or on its way there. That may wait for the current task.
+                Place::Outside => InPlace::Settled,
             };
             drop(state);
             if verdict == InPlace::NotYet {
@@ -469,6 +472,7 @@ impl Core {
             Place::Queue => state.queue.hollowed(1),
             // Moved since it was looked for.
             Place::Delays => state.delayed -= 1,
+            // It is counted as one that ran.
             Place::Outside => state.returned -= 1,
         }
         self.wake(state, None);

@@ -142,7 +142,7 @@ where
                 }
             },
         };
-        this.cell = None;
+        (this.cell, this.seat) = (None, None);
         Poll::Ready(finish(cell, &this.core, result))
     }
 }

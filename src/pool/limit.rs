@@ -13,6 +13,10 @@ use std::panic::Location;
 /// A share of a pool's threads: at most so many of its tasks run at once. Get one with [`Pool::limit`].
 ///
 /// Clones share the limit. Like a handle of the pool, it keeps the pool open.
+///
+/// A task that waits, inside, for its pool to be idle or to shut down lends its permit for as long: else those that wait for
+/// the permit, and it for them, would do so for ever. When such a wait for an idle pool ends just as another task of the
+/// limit begins, there is one too many for a while.
 pub struct Limited {
     pool: Pool,
     id: u64,
@@ -113,9 +117,9 @@ impl Limited {
         match core.enter_limited(if_full) {
             Err(reason) => Err(Rejected::new(reason, f)),
             Ok((state, is_first)) => {
-                let ticket = Ticket::new(core, self.id);
+                let ticket = Ticket::new(core, self.id, self.permits);
                 let (job, result) = make(f, Permit::new(ticket.clone()));
-                core.add_limited(state, is_first, self.permits, ticket.clone(), job);
+                core.add_limited(state, is_first, ticket.clone(), job);
                 Ok((ticket, result))
             }
         }

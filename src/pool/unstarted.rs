@@ -1,6 +1,6 @@
 //! Tasks that a pool has given back.
 
-use crate::context::{self, State, TaskHost, Wait};
+use crate::context::{self, Standing, State, TaskHost, Wait};
 use crate::queue::job::Job;
 use crate::task::slot::Slot;
 use std::any::Any;
@@ -11,7 +11,7 @@ use std::panic::Location;
 /// A task that [`Pool::shutdown_now`](crate::Pool::shutdown_now) has given back, unstarted.
 ///
 /// The task's handle, if it has one, stays pending until this is run or dropped: a drop resolves it as cancelled. So does
-/// its `cancel`, and then running this does nothing.
+/// its `cancel`, and so does a task of the pool that joins it, by running it; then running this does nothing.
 #[must_use = "dropping this cancels the task: run it, or say so"]
 pub struct UnstartedTask {
     job: Job<Slot>,
@@ -63,6 +63,10 @@ impl TaskHost for Nobody {
 
     fn set_label(&self, label: Cow<'static, str>) {
         self.slot.label(label);
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        None
     }
 
     fn tell_panic(&self, _: &(dyn Any + Send)) {}

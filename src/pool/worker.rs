@@ -1,8 +1,8 @@
 //! A worker thread: its life, and what code that runs on it can reach.
 
-use super::core::{Callbacks, Core};
+use super::core::{Callbacks, Core, Ticket};
 use crate::contain;
-use crate::context::{self, State, TaskHost, Wait};
+use crate::context::{self, Standing, State, TaskHost, Wait};
 use crate::queue::deque::OwnEnd;
 use crate::queue::job::Job;
 use crate::task::slot::Slot;
@@ -18,8 +18,8 @@ pub(crate) struct WorkerCx {
     pub(super) id: usize,
     /// Its own queue; none for a thread that runs a task for once.
     pub(super) own: Option<OwnEnd<Job<Slot>>>,
-    /// The limits whose permits the tasks on the thread's stack have, outermost first.
-    pub(super) limits: RefCell<Vec<u64>>,
+    /// The tickets of the limited tasks on the thread's stack, outermost first.
+    pub(super) tickets: RefCell<Vec<Arc<Ticket>>>,
     /// What the builder's `worker_state` has made on this thread.
     state: State,
 }
@@ -32,7 +32,7 @@ impl WorkerCx {
         id: usize,
         own: Option<OwnEnd<Job<Slot>>>,
     ) -> WorkerCx {
-        WorkerCx { core, slot, id, own, limits: RefCell::default(), state: State::default() }
+        WorkerCx { core, slot, id, own, tickets: RefCell::default(), state: State::default() }
     }
 
     /// Makes the state, if the pool has its threads keep one. Says whether that did not panic.
@@ -101,14 +101,26 @@ fn call<R>(core: &Core, name: &str, callback: impl FnOnce() -> R) -> Option<R> {
 
 impl TaskHost for WorkerCx {
     fn block(&self, wait: Wait) -> Box<dyn Any> {
-        struct Unblock(Arc<Core>, usize);
+        struct Unblock {
+            core: Arc<Core>,
+            id: usize,
+            lent: Vec<Arc<Ticket>>,
+        }
         impl Drop for Unblock {
             fn drop(&mut self) {
-                self.0.unblock(self.1);
+                self.lent.iter().for_each(|ticket| ticket.take_again());
+                self.core.unblock(self.id);
             }
         }
+        let has_to_run_dry = wait.is_for(self.core.id, self.core.registry.id());
         self.core.block(self.id, wait);
-        Box::new(Unblock(self.core.clone(), self.id))
+        let mut lent = Vec::new();
+        if has_to_run_dry {
+            // Those who wait for the permits are waited for.
+            let tickets = self.tickets.borrow().clone();
+            lent = tickets.into_iter().filter(|ticket| ticket.lend()).collect();
+        }
+        Box::new(Unblock { core: self.core.clone(), id: self.id, lent })
     }
 
     fn help(&self) -> bool {
@@ -117,6 +129,13 @@ impl TaskHost for WorkerCx {
 
     fn is_in_task(&self) -> bool {
         self.slot.depth() > 0
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        self.is_in_task().then(|| Standing {
+            pool: self.core.id,
+            limits: self.tickets.borrow().iter().map(|ticket| ticket.limit()).collect(),
+        })
     }
 
     fn is_cancelled(&self) -> bool {

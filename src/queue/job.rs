@@ -116,16 +116,18 @@ impl<C: 'static> Job<C> {
         unsafe { (job.vtable.run)(&mut job.payload, cx, job.location) }
     }
 
-    /// Runs the job that the worker's own queue gives next, if there is one, without moving it out first. Calls `make_way`
-    /// before, where somebody waits for its place in the queue.
+    /// Runs the job that the worker's own queue gives next, if there is one, without moving it out first. Where somebody
+    /// waits for its place in the queue, it is given to `make_way`, which sees to all of that. Says whether a job ran, or was
+    /// given away, and was not hollow.
     #[inline]
-    pub(crate) fn run_next(own: &OwnEnd<Job<C>>, cx: &C, make_way: impl FnOnce()) -> Option<bool> {
+    pub(crate) fn run_next(own: &OwnEnd<Job<C>>, cx: &C, make_way: impl FnOnce(Job<C>)) -> Option<bool> {
         // SAFETY: `run` moves the work out of the payload before it runs it, and the other fields are read before that;
-        // `make_way` runs none of the tasks' code, so it pushes nothing.
+        // what `make_way` gets is moved out before.
         unsafe {
             own.pop_in_place(|job, is_awaited| {
                 if is_awaited {
-                    make_way();
+                    make_way(job.read());
+                    return true;
                 }
                 let (vtable, location) = ((*job).vtable, (*job).location);
                 (vtable.run)(&mut (*job).payload, cx, location)
@@ -375,10 +377,10 @@ mod tests {
         let own = OwnEnd::new(&front, 0);
         let order = Order { work: Bomb(count.clone()), location: Location::caller() };
         assert!(matches!(own.push(order), Pushed::Quietly));
-        let next = std::panic::AssertUnwindSafe(|| Job::run_next(&own, &0, || ()));
+        let next = std::panic::AssertUnwindSafe(|| Job::run_next(&own, &0, drop));
         assert!(std::panic::catch_unwind(next).is_err());
         assert_eq!(count.drops.load(Ordering::Relaxed), 2);
-        assert!(Job::run_next(&own, &0, || ()).is_none());
+        assert!(Job::run_next(&own, &0, drop).is_none());
         drop((own, front, _injector));
         assert_eq!(Arc::strong_count(&count), 1);
     }

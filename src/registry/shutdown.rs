@@ -21,7 +21,7 @@ use super::member::{Circle, Member};
 use super::report::{Findings, HookOutcome, HookReport, Phase, Reason, Report, Stage};
 use super::{hooks, Inner, Registry, State};
 use crate::contain;
-use crate::context::{self, Wait};
+use crate::context::{self, Wait, Whose};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -197,7 +197,11 @@ impl Registry {
 
     /// A wait for this registry's end: its own shutdown must not count on it to be over before it is.
     fn wait(&self) -> Wait {
-        Wait::End { over: self.inner.over.clone(), ends: false }
+        let of = match self.inner.parent {
+            Some(_) => Whose::Registry(self.inner.id),
+            None => Whose::Process,
+        };
+        Wait::End { of, over: self.inner.over.clone(), ends: false }
     }
 
     /// Makes the caller the one that runs the shutdown, if nobody is. The phase moves under the same lock, so a

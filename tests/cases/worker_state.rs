@@ -67,8 +67,10 @@ fn fork_with_worker_state() -> Ended {
     let (tell, told) = channel();
     pool.execute(move || {
         let forks = |_: &mut Tells| crate::fork::unix::fork();
-        if let Some(child) = task::with_state(forks).expect("there is a state") {
-            tell.send(child.end()).unwrap();
+        match task::with_state(forks).expect("there is a state") {
+            Some(child) => tell.send(child.end()).unwrap(),
+            // The main thread may have held the channel's lock, which its drop takes.
+            None => std::mem::forget(tell),
         }
     })?;
     println!("child: {}", told.recv()?);

@@ -31,7 +31,7 @@ impl Core {
         }
         self.close_if_drained(&mut state);
         if state.active() > 0 || self.is_left_empty(&mut state) {
-            drop(state);
+            self.wake(state, None);
         } else if is_starting && (is_end || stuck_at_start > 1) {
             // What runs first on a thread ends the process, or waits for its end, and would do so on every other one, too; or
             // it waits for what only a started thread could do, and has done so on another one already.
@@ -47,7 +47,7 @@ impl Core {
     /// somebody.
     fn is_left_empty(&self, state: &mut State) -> bool {
         state.queue.set_bells(&self.injector);
-        state.queue.is_empty(&self.injector)
+        state.held.is_empty() && state.queue.is_empty(&self.injector)
     }
 
     pub(in crate::pool) fn unblock(&self, id: usize) {
@@ -67,11 +67,16 @@ impl Core {
             return false;
         }
         let mut state = self.state.lock();
-        let job = if state.active() == 0 { state.queue.take_one(&self.injector) } else { None };
+        let job = match state.active() {
+            0 => state.held.pop_front().or_else(|| state.queue.take_one(&self.injector)),
+            _ => None,
+        };
         let Some(job) = job else {
             self.stranded.store(false, Ordering::Relaxed);
             return false;
         };
+        let (state, job) = self.let_in(state, job, None);
+        let Some(job) = job else { return true };
         self.as_guest(state, |slot| self.run(job, slot));
         true
     }
@@ -93,7 +98,8 @@ impl Core {
         };
         guest.slot.reach();
         state.crew.insert(id, guest);
-        self.wake(state, None);
+        // A job is in hand, so nobody is called here: see `let_in`.
+        self.notify(state, None);
         let cx = WorkerCx::new(self.clone(), slot, id, None);
         context::enter_worker(&cx, || run(&cx.slot));
         if self.is_stale() {

@@ -3,6 +3,10 @@
 //! A task for which there is a permit is queued like any other. One for which there is none waits in its limit's backlog,
 //! counted as queued, and comes to the end of the queue when a permit is given back: so the tasks of several limits take
 //! turns. The permit travels in the task's closure and is given back when that has run or was dropped, wherever that is.
+//!
+//! A task that waits until its pool has nothing left to run lends its permit for that time: who waits for the permit is
+//! waited for. It takes it back without a wait of its own, though there may be one too many out then; that one is not
+//! given to anybody when it comes back.
 
 use super::{Core, State};
 use crate::context;
@@ -30,6 +34,8 @@ pub(super) struct Backlog {
 pub(in crate::pool) struct Ticket {
     core: Arc<Core>,
     limit: u64,
+    /// How many permits the limit has.
+    permits: usize,
     /// A [`Stage`], behind the pool's lock.
     stage: AtomicU8,
 }
@@ -40,6 +46,8 @@ enum Stage {
     /// It has no permit.
     Waiting,
     Permitted,
+    /// It has a permit, and lends it.
+    Lending,
     /// It was cancelled, or ran on the permit of a task that waited for it: it needs none.
     Over,
 }
@@ -48,8 +56,28 @@ enum Stage {
 pub(in crate::pool) struct Permit(Arc<Ticket>);
 
 impl Ticket {
-    pub(in crate::pool) fn new(core: &Arc<Core>, limit: u64) -> Arc<Ticket> {
-        Arc::new(Ticket { core: core.clone(), limit, stage: AtomicU8::new(Stage::Waiting as u8) })
+    pub(in crate::pool) fn new(core: &Arc<Core>, limit: u64, permits: usize) -> Arc<Ticket> {
+        Arc::new(Ticket { core: core.clone(), limit, permits, stage: AtomicU8::new(Stage::Waiting as u8) })
+    }
+
+    pub(in crate::pool) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Lends the permit to others of the limit until it is [taken back](Ticket::take_again). Says whether there is one.
+    pub(in crate::pool) fn lend(&self) -> bool {
+        self.core.give_back(self, Stage::Lending)
+    }
+
+    pub(in crate::pool) fn take_again(&self) {
+        if self.core.is_stale() {
+            return;
+        }
+        let mut state = self.core.state.lock();
+        if self.is(Stage::Lending) {
+            self.set(Stage::Permitted);
+            state.limits.entry(self.limit).or_default().permits_out += 1;
+        }
     }
 
     fn is(&self, stage: Stage) -> bool {
@@ -73,11 +101,11 @@ impl Permit {
         struct Leave;
         impl Drop for Leave {
             fn drop(&mut self) {
-                context::with_host(|cx: Option<&WorkerCx>| cx.map(|cx| cx.limits.borrow_mut().pop()));
+                context::with_host(|cx: Option<&WorkerCx>| cx.and_then(|cx| cx.tickets.borrow_mut().pop()));
             }
         }
         let has_host = context::with_host(|cx: Option<&WorkerCx>| {
-            cx.map(|cx| cx.limits.borrow_mut().push(self.0.limit)).is_some()
+            cx.map(|cx| cx.tickets.borrow_mut().push(self.0.clone())).is_some()
         });
         let _leave = has_host.then_some(Leave);
         task()
@@ -86,7 +114,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.core.give_back(&self.0);
+        self.0.core.give_back(&self.0, Stage::Over);
     }
 }
 
@@ -106,12 +134,11 @@ impl Core {
         self: &Arc<Core>,
         mut state: MutexGuard<'_, State>,
         is_first: bool,
-        permits: usize,
         ticket: Arc<Ticket>,
         job: Job<Slot>,
     ) {
         let backlog = state.limits.entry(ticket.limit).or_default();
-        if backlog.permits_out < permits {
+        if backlog.permits_out < ticket.permits {
             backlog.permits_out += 1;
             ticket.set(Stage::Permitted);
             self.add(state, job, is_first);
@@ -122,22 +149,26 @@ impl Core {
         }
     }
 
-    /// A task of a limit has run, or was dropped.
-    fn give_back(self: &Arc<Core>, ticket: &Ticket) {
+    /// A task of a limit has run, or was dropped, and is `Over`, or is `Lending` from now on. Says whether it gave a permit.
+    fn give_back(self: &Arc<Core>, ticket: &Ticket, then: Stage) -> bool {
         if self.is_stale() {
-            return;
+            return false;
         }
         let mut state = self.state.lock();
         let had_permit = ticket.is(Stage::Permitted);
-        ticket.set(Stage::Over);
+        if had_permit || then == Stage::Over {
+            ticket.set(then);
+        }
         if !had_permit {
-            return;
+            return false;
         }
         let mut hollow = Vec::new();
         let next = loop {
             // Once the pool is closed for good there are no backlogs.
             let Some(backlog) = state.limits.get_mut(&ticket.limit) else { break None };
-            match backlog.waiting.pop_front() {
+            // One too many is out where one that was lent was taken back.
+            let is_free = backlog.permits_out <= ticket.permits;
+            match is_free.then(|| backlog.waiting.pop_front()).flatten() {
                 Some((ticket, job)) if ticket.is(Stage::Over) => {
                     state.queue.leave_aside();
                     state.queue.hollowed(-1);
@@ -162,6 +193,7 @@ impl Core {
             None => self.wake(state, None),
         }
         drop(hollow);
+        true
     }
 }
 
@@ -176,7 +208,7 @@ impl Owner for Ticket {
 
     fn run_in_place(&self, task: &dyn Fn() -> Arc<dyn AnyTask>) -> InPlace {
         self.core.run_where_inside(task, |cx, _| {
-            let is_shared = cx.limits.borrow().contains(&self.limit);
+            let is_shared = cx.tickets.borrow().iter().any(|ticket| ticket.limit == self.limit);
             match self.is(Stage::Waiting) && !is_shared {
                 true => InPlace::NotYet,
                 false => InPlace::Settled,

@@ -14,23 +14,29 @@
 //! called and goes away all the same, since its time is up or its future was dropped, gives its place back in such a
 //! critical section, and so the next one is called. Who narrows the intake rouses everybody, to see whether they are refused.
 //!
+//! A place may be gone before the submitter comes: tasks of the pool itself go over the bound. It returns to where it was
+//! in the line, and whoever joins the line, or returns to it, sets the flag and looks for room after that.
+//!
 //! A future that was called and is not polled keeps its place: the others have theirs.
 
 use super::{Core, State};
 use crate::contain;
 use crate::queue::injector::Injector;
 use crate::queue::job::Job;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::task::slot::Slot;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
 use std::sync::Arc;
 use std::task::Waker;
 
 /// Who waits for room. Behind the pool's lock.
 #[derive(Default)]
 pub(super) struct Lobby {
-    waiting: VecDeque<Arc<Seat>>,
+    /// By their numbers: thousands may go away at once, from wherever they are in the line.
+    waiting: BTreeMap<u64, Arc<Seat>>,
+    /// How many ever came.
+    came: u64,
     /// Those who were called and have not come yet.
     called: u64,
     /// To be told that something else has changed.
@@ -41,6 +47,8 @@ pub(super) struct Lobby {
 pub(in crate::pool) struct Seat {
     /// A [`Stage`], behind the pool's lock.
     stage: AtomicU8,
+    /// Its place in the line, once it has one. Behind the pool's lock.
+    number: AtomicU64,
     sleeper: Sleeper,
 }
 
@@ -62,11 +70,19 @@ enum Sleeper {
 
 impl Seat {
     pub(super) fn of_thread() -> Seat {
-        Seat { stage: AtomicU8::new(Stage::Away as u8), sleeper: Sleeper::Thread(Condvar::new()) }
+        Seat::new(Sleeper::Thread(Condvar::new()))
     }
 
     pub(super) fn of_task() -> Seat {
-        Seat { stage: AtomicU8::new(Stage::Away as u8), sleeper: Sleeper::Task(Mutex::new(None)) }
+        Seat::new(Sleeper::Task(Mutex::new(None)))
+    }
+
+    fn new(sleeper: Sleeper) -> Seat {
+        Seat { stage: AtomicU8::new(Stage::Away as u8), number: AtomicU64::new(0), sleeper }
+    }
+
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
     }
 
     fn is(&self, stage: Stage) -> bool {
@@ -122,7 +138,8 @@ impl Seat {
 }
 
 impl State {
-    /// Whether a submitter may add its task. If it has waited for that, it waits no more.
+    /// Whether a submitter may add its task. If it has waited for that, it waits no more. If it was called and comes too
+    /// late, it is in the line again, and may have been called again when this returns.
     pub(super) fn has_room_for(&mut self, injector: &Injector<Job<Slot>>, seat: Option<&Arc<Seat>>) -> bool {
         let room = self.queue.room(injector);
         match seat {
@@ -130,10 +147,10 @@ impl State {
             Some(seat) if !seat.is_called() => false,
             Some(seat) => {
                 self.lobby.called -= 1;
-                seat.set(if room > 0 { Stage::Away } else { Stage::Waiting });
+                seat.set(Stage::Away);
                 if room == 0 {
                     // What goes over the bound has taken its place.
-                    self.lobby.waiting.push_front(seat.clone());
+                    self.line_up(injector, seat.clone());
                 }
                 room > 0
             }
@@ -142,8 +159,14 @@ impl State {
 
     /// Takes a seat at the end of the line. It may be called before this returns.
     pub(super) fn wait_in_line(&mut self, injector: &Injector<Job<Slot>>, seat: Arc<Seat>) {
+        self.lobby.came += 1;
+        seat.number.store(self.lobby.came, Ordering::Relaxed);
+        self.line_up(injector, seat);
+    }
+
+    fn line_up(&mut self, injector: &Injector<Job<Slot>>, seat: Arc<Seat>) {
         seat.set(Stage::Waiting);
-        self.lobby.waiting.push_back(seat);
+        self.lobby.waiting.insert(seat.number(), seat);
         self.call_submitters(injector);
     }
 
@@ -152,7 +175,7 @@ impl State {
         // The flag first: see `queue`.
         self.queue.set_crowded(!self.lobby.waiting.is_empty());
         while self.lobby.called < self.queue.room(injector) {
-            let Some(seat) = self.lobby.waiting.pop_front() else { break };
+            let Some((_, seat)) = self.lobby.waiting.pop_first() else { break };
             seat.set(Stage::Called);
             self.lobby.called += 1;
             self.lobby.roused.push(seat);
@@ -165,30 +188,63 @@ impl State {
         if seat.is_called() {
             self.lobby.called -= 1;
         } else if seat.is_taken() {
-            self.lobby.waiting.retain(|waiting| !Arc::ptr_eq(waiting, seat));
+            self.lobby.waiting.remove(&seat.number());
         }
         seat.set(Stage::Away);
     }
 
     /// Has everybody look whether they are still admitted.
     pub(super) fn rouse_submitters(&mut self) {
-        self.lobby.roused.extend(self.lobby.waiting.iter().cloned());
+        self.lobby.roused.extend(self.lobby.waiting.values().cloned());
     }
 
-    /// Calls those for whom there is room. Returns whom to wake when the lock is free.
-    #[must_use]
-    pub(super) fn take_roused(&mut self, injector: &Injector<Job<Slot>>) -> Vec<Arc<Seat>> {
-        if !self.lobby.waiting.is_empty() {
+    /// Calls those for whom there is room.
+    pub(super) fn call_waiting(&mut self, injector: &Injector<Job<Slot>>) {
+        // Where the last one went away, the flag is taken down.
+        if !self.lobby.waiting.is_empty() || self.queue.is_crowded() {
             self.call_submitters(injector);
         }
+    }
+
+    /// Whom to wake when the lock is free.
+    #[must_use]
+    pub(super) fn take_roused(&mut self) -> Vec<Arc<Seat>> {
         std::mem::take(&mut self.lobby.roused)
     }
 }
 
 impl Core {
-    /// Calls submitters, for a worker that has taken a task from its own queue.
+    /// Calls submitters, for a worker that has taken a task from its own queue, and runs that.
     #[cold]
-    pub(super) fn make_way(&self) {
-        self.wake(self.state.lock(), None);
+    pub(super) fn make_way(&self, job: Job<Slot>, slot: &Slot) {
+        let (state, job) = self.let_in(self.state.lock(), job, Some(slot));
+        self.notify(state, None);
+        if let Some(job) = job {
+            self.run(job, slot);
+        }
+    }
+
+    /// Calls submitters for a thread that has just taken a job, and shows in `slot` that it has. Returns the job, unless it is
+    /// gone meanwhile.
+    ///
+    /// Wakers are code of others, which may hang, or wait for the pool. So the job is [put down](State::held) while they
+    /// run: others may run it, and a deadline finds it. After this the critical section is ended without calling anybody.
+    pub(super) fn let_in<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        job: Job<Slot>,
+        slot: Option<&Slot>,
+    ) -> (MutexGuard<'a, State>, Option<Job<Slot>>) {
+        state.call_waiting(&self.injector);
+        if !state.lobby.roused.iter().any(|seat| matches!(seat.sleeper, Sleeper::Task(_))) {
+            return (state, Some(job));
+        }
+        state.held.push_back(job);
+        slot.inspect(|slot| slot.rest());
+        self.notify(state, None);
+        let mut state = self.state.lock();
+        slot.inspect(|slot| slot.reach());
+        let job = state.held.pop_front();
+        (state, job)
     }
 }

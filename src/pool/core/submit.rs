@@ -155,7 +155,7 @@ impl Core {
             let Some(seat) = &seat else {
                 match if_full {
                     IfFull::Refuse => return Err(self.turn_away(state, None, RejectReason::Full)),
-                    _ if self.is_inside() => return Ok(Entry::Queue(state)),
+                    _ if self.is_on_thread() => return Ok(Entry::Queue(state)),
                     IfFull::Wait => {}
                     IfFull::WaitFor(time) => until = crate::sync::deadline(time),
                     IfFull::AsBuilt => match self.config.when_full {
@@ -169,6 +169,10 @@ impl Core {
                 seat = Some(new);
                 continue;
             };
+            if seat.is_called() {
+                // At once, since room was made meanwhile.
+                continue;
+            }
             let is_late;
             (state, is_late) = seat.bed().wait(state, until);
             // Called just in time, it has a place.
@@ -179,8 +183,8 @@ impl Core {
         }
     }
 
-    /// The same for a future, which is woken when it is worth while to ask again. It keeps its seat until it has got in, was
-    /// refused, or [goes away](Core::go_away).
+    /// The same for a future, which is woken when it is worth while to ask again. When it has got in, it has to drop its seat
+    /// after the critical section: with it goes a waker, which is code of others.
     pub(in crate::pool) fn poll_enter(
         &self,
         seat: &mut Option<Arc<Seat>>,
@@ -196,9 +200,8 @@ impl Core {
             return Poll::Ready(Err(reason));
         }
         let is_waiting = place.is_taken();
-        if state.has_room_for(&self.injector, is_waiting.then_some(&*place)) || self.is_inside() {
+        if state.has_room_for(&self.injector, is_waiting.then_some(&*place)) || self.is_on_thread() {
             state.leave_line(place);
-            *seat = None;
             return Poll::Ready(Ok(Entry::Queue(state)));
         }
         if !is_waiting {
@@ -223,11 +226,10 @@ impl Core {
         (state.queue.intake() != Intake::Open && !self.admits(state)).then_some(state.refusal)
     }
 
-    /// Whether the current thread runs a task of this pool, which must not wait for room here: all workers might come to.
-    /// That task may run one of another pool in its place, which is the one that asks.
-    fn is_inside(&self) -> bool {
-        let find = |cx: &WorkerCx| (cx.is_in_task() && cx.core.id == self.id).then_some(());
-        context::find_host(find).is_some()
+    /// Whether the current thread runs tasks of this pool, whatever else it runs within them or between them: the tasks of
+    /// another pool in their submitter's place, wakers, callbacks. It must not wait for room here: all workers might come to.
+    fn is_on_thread(&self) -> bool {
+        context::find_host(|cx: &WorkerCx| (cx.core.id == self.id).then_some(())).is_some()
     }
 
     pub(super) fn turn_away(
@@ -374,8 +376,14 @@ impl Core {
 
     /// Ends a critical section by waking the worker that was called in it, and submitters for whom it has made room.
     pub(super) fn wake(&self, mut state: MutexGuard<'_, State>, called: Option<usize>) {
+        state.call_waiting(&self.injector);
+        self.notify(state, called);
+    }
+
+    /// The same, where submitters have been called already.
+    pub(super) fn notify(&self, mut state: MutexGuard<'_, State>, called: Option<usize>) {
         let bed = called.and_then(|id| state.crew.get(&id)).map(|worker| worker.bed.clone());
-        let submitters = state.take_roused(&self.injector);
+        let submitters = state.take_roused();
         drop(state);
         if let Some(bed) = bed {
             bed.notify_one();

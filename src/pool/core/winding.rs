@@ -3,7 +3,7 @@
 use super::crew::{for_an_end, Worker};
 use super::{Core, State};
 use crate::contain;
-use crate::context::Wait;
+use crate::context::{Wait, Whose};
 use crate::queue::job::{Doom, HandBack, Job, Resolve};
 use crate::queue::Intake;
 use crate::registry::ended::{self, EndedThread};
@@ -57,7 +57,8 @@ impl Core {
     fn take_queue(&self, state: &mut State) -> VecDeque<Job<Slot>> {
         state.closed_at.get_or_insert_with(Instant::now);
         self.close_for_good(state);
-        let mut jobs = state.queue.take_all(&self.injector);
+        let mut jobs = std::mem::take(&mut state.held);
+        jobs.extend(state.queue.take_all(&self.injector));
         jobs.extend(state.take_backlogs());
         jobs
     }
@@ -132,7 +133,7 @@ impl Core {
 
     /// The wait of a call that shuts this pool down. It is over when the call returns, and not when an earlier one has.
     pub(in crate::pool) fn wait_for_shutdown(&self) -> Wait {
-        Wait::End { over: Arc::default(), ends: !self.config.is_daemon }
+        Wait::End { of: Whose::Pool(self.id), over: Arc::default(), ends: !self.config.is_daemon }
     }
 
     /// `on_thread_start` panicked, or `worker_state`: the pool has no usable worker.
@@ -203,7 +204,9 @@ impl Member for Core {
 
     fn seal(&self) -> bool {
         let mut state = self.state.lock();
-        state.queue.intake() == Intake::Closed || self.close_if_quiet(&mut state)
+        let is_sealed = state.queue.intake() == Intake::Closed || self.close_if_quiet(&mut state);
+        self.wake(state, None);
+        is_sealed
     }
 
     fn cut_off(&self) -> Box<dyn Doomed> {

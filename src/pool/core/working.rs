@@ -68,7 +68,7 @@ impl Core {
             while turns > 0 {
                 turns -= u32::from(own.has_pushed());
                 cx.slot.reach();
-                match Job::run_next(own, &cx.slot, || self.make_way()) {
+                match Job::run_next(own, &cx.slot, |job| self.make_way(job, &cx.slot)) {
                     Some(true) => has_run = true,
                     Some(false) => self.state.lock().queue.hollowed(-1),
                     None => break,
@@ -124,9 +124,13 @@ impl Core {
             if let Some(supply) = self.take(&mut state, own) {
                 if state.queue.is_bounded() {
                     // What is under way is in no count, and there would seem to be room for that much more.
-                    let (job, _) = supply.unload(own);
+                    let (taken, _) = supply.unload(own);
+                    let job;
+                    (state, job) = self.let_in(state, taken, Some(slot));
+                    // What others took, or a deadline, is not there any more: look again.
+                    let Some(job) = job else { continue };
                     let called = state.queue.settle(&self.injector);
-                    self.wake(state, called);
+                    self.notify(state, called);
                     return Next::Run(job);
                 }
                 let called = state.queue.settle_with(&self.injector, supply.has_more());
@@ -224,6 +228,9 @@ impl Core {
     /// The next task for a worker that has come for the lock: because its own queue is empty, or because it has run
     /// enough of that for now.
     fn take(&self, state: &mut State, own: &OwnEnd<Job<Slot>>) -> Option<Supply<'_, Job<Slot>>> {
+        if let Some(held) = state.held.pop_front() {
+            return Some(Supply::One(held));
+        }
         if own.deque().len() == 0 {
             return state.queue.refill(&self.injector, own);
         }
