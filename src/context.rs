@@ -24,6 +24,10 @@ pub(crate) trait TaskHost {
     /// Whether the thread is inside a task, and not between two or in one of its pool's callbacks.
     fn is_in_task(&self) -> bool;
 
+    /// What decides which tasks may be run here in the place of a wait for them: the thread's pool, and the limits whose
+    /// permits its tasks have. `None` outside a task, where none may.
+    fn standing(&self) -> Option<Standing>;
+
     /// Whether the innermost task was told to stop.
     fn is_cancelled(&self) -> bool;
 
@@ -43,6 +47,13 @@ pub(crate) trait TaskHost {
 /// What the tasks on a worker thread share. Empty where the pool makes nothing of the kind, before it is made, and once it
 /// is dropped.
 pub(crate) type State = RefCell<Option<Box<dyn Any>>>;
+
+/// See [`TaskHost::standing`].
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) pool: u64,
+    pub(crate) limits: Vec<u64>,
+}
 
 /// What a blocked thread waits for.
 #[derive(Clone)]
@@ -246,6 +257,18 @@ pub(crate) fn help() -> bool {
         !has_helped
     });
     has_helped
+}
+
+/// Which tasks may be run on the current thread in the place of a wait for them: see [`TaskHost::standing`].
+pub(crate) fn standing() -> Option<Standing> {
+    let mut standing = None;
+    each(|frame| {
+        if let Frame::Worker(host) = frame {
+            standing = host.standing();
+        }
+        standing.is_none()
+    });
+    standing
 }
 
 /// Whether the current thread runs a hook, or a task in a hook's place.

@@ -99,7 +99,8 @@
 //! process         the global registry, afresh in every forked child (process::eras), and the exit handler
 //! registry        hooks, holds, members; registry::{shutdown, drain, budget}: the order and its time;
 //!                 registry::timer: who is called when
-//! task            handles; task::cell: one task's states; task::slot: what a worker shows of its task
+//! task            handles; task::collect: several at once; task::cell: one task's states; task::slot: what a worker
+//!                 shows of its task
 //! queue           tasks in order, and who may add; queue::job: a closure, inline
 //! context         what the current thread is doing
 //! rejected, contain, os, sync
@@ -128,8 +129,8 @@ pub use exit::{
     token, wait_finished, ShutdownGuard,
 };
 pub use pool::{
-    default_pool, execute, spawn, BuildError, FollowUps, Limited, Pool, PoolBuilder, Scope, ScopedJoinHandle,
-    SpawnAsync, UnstartedTask, WhenFull,
+    default_pool, execute, spawn, BuildError, FollowUps, Limited, Map, MapUnordered, Pool, PoolBuilder,
+    Scope, ScopedJoinHandle, SpawnAsync, UnstartedTask, WhenFull,
 };
 pub use registry::report::{
     HookOutcome, HookReport, Phase, PoolPhase, PoolReport, PoolStats, Progress, Reason, Report, RunningTask,
@@ -138,6 +139,7 @@ pub use registry::report::{
 pub use registry::token::{Finished, ShutdownToken};
 pub use registry::{Hold, HookId, Registry, ShuttingDown};
 pub use rejected::{RejectReason, Rejected};
+pub use task::collect::{as_completed, join_all, join_any, AsCompleted, TimedOut};
 pub use task::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle};
 
 /// Compiles and runs the programs of the README.

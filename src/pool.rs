@@ -6,6 +6,7 @@ mod default;
 mod delay;
 mod full;
 mod limit;
+mod map;
 mod scope;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ pub use builder::{BuildError, FollowUps, PoolBuilder, WhenFull};
 pub use default::{default_pool, execute, spawn};
 pub use full::SpawnAsync;
 pub use limit::Limited;
+pub use map::{Map, MapUnordered};
 pub use scope::{Scope, ScopedJoinHandle};
 pub use unstarted::UnstartedTask;
 

@@ -1,6 +1,8 @@
 //! Tasks from the outside: handles to wait for them and cancel them, and what a task can ask and say about itself.
 
+mod arrivals;
 pub(crate) mod cell;
+pub(crate) mod collect;
 pub(crate) mod slot;
 
 use crate::contain::{self, Payload};
@@ -114,6 +116,21 @@ impl<T> JoinHandle<T> {
         }
     }
 
+    /// Runs a task that is not finished in the place of a wait for it, where that is possible; see [`Owner::run_in_place`].
+    fn run_in_place(&self) -> InPlace {
+        self.owner.run_in_place(&|| self.task().clone().erase())
+    }
+
+    /// The result of a task that is done.
+    fn take_result(mut self) -> Result<T, JoinError> {
+        if self.is_stale() {
+            return Err(JoinError::abandoned(self.task().location()));
+        }
+        let result = self.task().take(None).expect("a task that is done has a result");
+        self.task = None;
+        result
+    }
+
     /// Waits for the task for at most `timeout`, and gives the handle back if it has not ended by then.
     ///
     /// A result that is ready is returned even if `timeout` is zero; `Duration::MAX` waits for ever. The task goes on
@@ -136,10 +153,6 @@ impl<T> JoinHandle<T> {
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, JoinHandle<T>> {
         // Without a moment to wait for, the wait has no limit.
         self.wait(deadline(timeout), false)
-    }
-
-    fn run_in_place(&self) -> InPlace {
-        self.owner.run_in_place(&|| self.task().clone().erase())
     }
 
     /// Waits until the task has ended, or until `until`. It `may_come` to be run in place meanwhile: the thread is woken then.

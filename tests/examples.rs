@@ -24,11 +24,9 @@ fn example(name: &str) -> Command {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet"]);
-        build.args(
-            ["hello", "retry", "scope", "worker_state", "graceful_server"]
-                .iter()
-                .flat_map(|name| ["--example", name]),
-        );
+        for example in ["hello", "retry", "scope", "map", "worker_state", "graceful_server"] {
+            build.args(["--example", example]);
+        }
         build.arg("--no-default-features");
         let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
         for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
@@ -83,21 +81,6 @@ fn worker_state_opens_a_connection_for_each_worker_and_closes_all() {
 }
 
 #[test]
-fn retry_prints_what_its_header_says() {
-    let header = include_str!("../examples/retry.rs").lines().map_while(|line| line.strip_prefix("//!"));
-    let expected: String = header
-        .map(|line| line.strip_prefix(' ').unwrap_or(line))
-        .skip_while(|line| !line.starts_with("$ "))
-        .skip(1)
-        .take_while(|line| *line != "```")
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let outcome = common::finish(example("retry"));
-    outcome.assert_code(0).assert_silent();
-    assert_eq!(outcome.stdout, expected);
-}
-
-#[test]
 fn the_readme_opens_with_hello() {
     let code = include_str!("../examples/hello.rs");
     let code = &code[code.find("fn main").expect("hello has a main")..];
@@ -106,17 +89,36 @@ fn the_readme_opens_with_hello() {
     assert_eq!(first, Some(code));
 }
 
-#[test]
-fn scope_prints_what_its_header_says() {
-    let outcome = common::finish(example("scope"));
+/// Runs an example and compares what it prints with what its header promises.
+#[track_caller]
+fn assert_prints_its_header(name: &str, code: &str) {
+    let outcome = common::finish(example(name));
     outcome.assert_code(0).assert_silent();
-    let header = include_str!("../examples/scope.rs").lines().skip_while(|line| !line.contains("cargo run"));
-    let promised: String = header
+    let promised: String = code
+        .lines()
+        .map_while(|line| line.strip_prefix("//!"))
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .skip_while(|line| !line.starts_with("$ cargo run"))
         .skip(1)
-        .take_while(|line| !line.contains("```"))
-        .map(|line| line.trim_start_matches("//! ").to_owned() + "\n")
+        .take_while(|line| *line != "```")
+        .map(|line| format!("{line}\n"))
         .collect();
     assert_eq!(outcome.stdout, promised);
+}
+
+#[test]
+fn scope_prints_what_its_header_says() {
+    assert_prints_its_header("scope", include_str!("../examples/scope.rs"));
+}
+
+#[test]
+fn retry_prints_what_its_header_says() {
+    assert_prints_its_header("retry", include_str!("../examples/retry.rs"));
+}
+
+#[test]
+fn map_prints_what_its_header_says() {
+    assert_prints_its_header("map", include_str!("../examples/map.rs"));
 }
 
 #[test]

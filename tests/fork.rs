@@ -58,7 +58,7 @@ const ENDS: [&str; 5] =
 #[test]
 fn what_was_made_before_a_fork_is_dead_in_the_child_and_alive_in_the_parent() {
     let outcome = run("fork_old_things");
-    let lines = ["refusals", "joins", "awaits", "waits", "looks", "drops", "a fresh start"];
+    let lines = ["refusals", "joins", "awaits", "collections", "waits", "looks", "drops", "a fresh start"];
     for name in lines {
         assert_lines(&outcome, &[&format!("{name}: code 0")]);
     }
@@ -121,7 +121,7 @@ fn a_child_forked_inside_a_task_uses_pools_of_its_own() {
 
 #[test]
 fn a_child_comes_out_of_a_task_that_ran_inside_another() {
-    assert_lines(&run("fork_in_joined_task"), &["child: code 0"]);
+    assert_lines(&run("fork_in_joined_task"), &["child: code 0", "child among several: code 0"]);
 }
 
 #[test]

@@ -260,7 +260,10 @@ fn a_drain_runs_the_backlog_and_a_deadline_cancels_it() {
         let report = pool.shutdown_timeout(Duration::from_millis(20));
         assert_eq!((report.stats().cancelled, report.stats().abandoned), (50, 1));
         assert!(handles.into_iter().all(|handle| handle.join().unwrap_err().is_cancelled()));
-        assert_eq!(Arc::strong_count(&content), 1);
+        // On a busy machine the deadline may resolve the handles before the captures are dropped.
+        while Arc::strong_count(&content) > 1 {
+            std::thread::yield_now();
+        }
         drop(go);
         assert_adds_up(report.stats());
     });

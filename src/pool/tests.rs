@@ -1,6 +1,7 @@
 //! What only the inside can show: a worker stopped between its time-out and its end.
 
 use super::*;
+use crate::task::collect::Set;
 use crate::Registry;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Mutex;
@@ -100,4 +101,30 @@ fn what_prints_itself_takes_no_lock() {
     }
     drop((_guard, go));
     drop(printer.join().unwrap());
+}
+
+/// Tickets start over after four thousand million tasks, some of which may still be under way.
+#[test]
+fn a_set_whose_tickets_start_over_loses_nothing() {
+    let registry = Registry::new();
+    let pool = || Pool::builder().registry(&registry).max_threads(1).build().unwrap();
+    let (busy, one) = (pool(), pool());
+    let (go, wait) = channel::<()>();
+    let kept = busy.spawn(move || wait.recv().map_or(100, |()| 0)).unwrap();
+    let inner = one.clone();
+    let task = one.spawn(move || {
+        let mut set = Set::new();
+        set.add(kept);
+        set.skip_to_ticket(u32::MAX - 1);
+        for n in 0..5 {
+            // Queued behind this very task: it has to be run in place.
+            set.add(inner.spawn(move || n).unwrap());
+            assert_eq!(set.next().unwrap().unwrap(), n);
+        }
+        drop(go);
+        let last = set.next().unwrap().unwrap();
+        assert!(set.next().is_none());
+        last
+    });
+    assert_eq!(task.unwrap().join_timeout(NEVER).unwrap().unwrap(), 100);
 }

@@ -1,6 +1,6 @@
 //! Tasks that a pool has given back.
 
-use crate::context::{self, State, TaskHost, Wait};
+use crate::context::{self, Standing, State, TaskHost, Wait};
 use crate::queue::job::Job;
 use crate::task::slot::Slot;
 use std::any::Any;
@@ -63,6 +63,10 @@ impl TaskHost for Nobody {
 
     fn set_label(&self, label: Cow<'static, str>) {
         self.slot.label(label);
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        None
     }
 
     fn tell_panic(&self, _: &(dyn Any + Send)) {}

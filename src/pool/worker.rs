@@ -2,7 +2,7 @@
 
 use super::core::{Callbacks, Core, Ticket};
 use crate::contain;
-use crate::context::{self, State, TaskHost, Wait};
+use crate::context::{self, Standing, State, TaskHost, Wait};
 use crate::queue::deque::OwnEnd;
 use crate::queue::job::Job;
 use crate::task::slot::Slot;
@@ -129,6 +129,13 @@ impl TaskHost for WorkerCx {
 
     fn is_in_task(&self) -> bool {
         self.slot.depth() > 0
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        self.is_in_task().then(|| Standing {
+            pool: self.core.id,
+            limits: self.tickets.borrow().iter().map(|ticket| ticket.limit()).collect(),
+        })
     }
 
     fn is_cancelled(&self) -> bool {

@@ -15,6 +15,7 @@
 //! `Running`: a task runs or is cancelled, and settles once. No user code runs under the lock: closures, captures,
 //! results and wakers are taken out first.
 
+use super::arrivals::Arrivals;
 use super::slot::Slot;
 use super::JoinError;
 use crate::contain::{self, Payload};
@@ -110,11 +111,25 @@ pub(crate) enum Waiter {
     Thread(Thread),
     /// In a box: each task has room for a waiter.
     Task(Box<Waker>),
+    /// Where the task is waited for together with others, and its ticket there.
+    Member(Arc<Arrivals>, u32),
 }
 
-const _: () = assert!(size_of::<Option<Waiter>>() <= 2 * size_of::<usize>());
+const _: () = assert!(size_of::<Option<Waiter>>() <= 2 * size_of::<u64>());
 
 impl Waiter {
+    /// Where several tasks are waited for, this one is among those that are done from now on. Gives back whoever is to be
+    /// woken.
+    fn announce(self) -> Option<Waiter> {
+        match self {
+            Waiter::Member(arrivals, ticket) => {
+                let is_asleep = arrivals.come(ticket);
+                is_asleep.then_some(Waiter::Member(arrivals, ticket))
+            }
+            other => Some(other),
+        }
+    }
+
     /// A waker is code that is not ours.
     fn wake(self) {
         match self {
@@ -124,6 +139,7 @@ impl Waiter {
                     contain::drop_quietly(payload);
                 }
             }
+            Waiter::Member(arrivals, _) => arrivals.ring(),
         }
     }
 }
@@ -183,6 +199,9 @@ pub(crate) trait AnyTask: Resolve {
 pub(crate) trait Awaited<T>: AnyTask {
     /// Takes the result if it is there; leaves `waiter` to be told otherwise.
     fn take(&self, waiter: Option<Waiter>) -> Option<Result<T, JoinError>>;
+
+    /// Has `ticket` come to `arrivals` when the result is there, which may be at once.
+    fn watch(&self, arrivals: &Arc<Arrivals>, ticket: u32);
 
     /// The handle is gone: nobody takes the result.
     fn detach(&self);
@@ -255,7 +274,8 @@ where
             contain::drop_quietly(result);
             return false;
         }
-        let waiter = inner.waiter.take();
+        // Before it is counted: who finds it in the counts finds it wherever it is waited for.
+        let waiter = inner.waiter.take().and_then(Waiter::announce);
         let is_detached = self.is_detached.load(Ordering::Relaxed);
         count(!is_detached && !matches!(waiter, Some(Waiter::Task(_))));
         let unwanted = match &mut inner.stage {
@@ -460,6 +480,22 @@ where
                 drop(old);
                 None
             }
+        }
+    }
+
+    fn watch(&self, arrivals: &Arc<Arrivals>, ticket: u32) {
+        let mut inner = self.inner.lock();
+        let is_pending = match &inner.stage {
+            Stage::Queued(_) | Stage::Doomed(_, Verdict::Open) | Stage::Running | Stage::Cancelling => true,
+            Stage::Done(_) | Stage::Taken | Stage::Doomed(_, Verdict::Cancelled | Verdict::Taken) => false,
+        };
+        let new = is_pending.then(|| Waiter::Member(arrivals.clone(), ticket));
+        // Of a handle that was polled before; its waker's drop is code of others.
+        let old = std::mem::replace(&mut inner.waiter, new);
+        drop(inner);
+        contain::drop_quietly(old);
+        if !is_pending {
+            arrivals.add(ticket);
         }
     }
 

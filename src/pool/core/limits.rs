@@ -60,6 +60,10 @@ impl Ticket {
         Arc::new(Ticket { core: core.clone(), limit, permits, stage: AtomicU8::new(Stage::Waiting as u8) })
     }
 
+    pub(in crate::pool) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Lends the permit to others of the limit until it is [taken back](Ticket::take_again). Says whether there is one.
     pub(in crate::pool) fn lend(&self) -> bool {
         self.core.give_back(self, Stage::Lending)

@@ -3,6 +3,7 @@
 use super::unix::{before_end, child};
 use crate::Ended;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::Arc;
@@ -27,6 +28,11 @@ pub struct Before {
     running: JoinHandle<()>,
     queued: JoinHandle<()>,
     done: JoinHandle<u32>,
+    /// Of tasks one of which has ended, and the other is queued.
+    several: AsCompleted<u32>,
+    /// Of which the first result was taken.
+    map: Map<Range<u32>, u32>,
+    unordered: MapUnordered<Range<u32>, u32>,
     holds: [Hold; 2],
     tokens: [ShutdownToken; 2],
     finished: [Finished; 2],
@@ -51,10 +57,17 @@ impl Before {
         has_started.recv()?;
         let queued = pool.spawn(|| ())?;
         private.spawn(|| ())?.join()?;
+        let several = as_completed([private.spawn(|| 8)?, pool.spawn(|| 9)?]);
+        let mut map = private.map(0..10, |n| n);
+        let mut unordered = private.map_unordered(0..10, |n| n);
+        let _first = (map.next(), unordered.next());
         Ok(Before {
             running,
             queued,
             done,
+            several,
+            map,
+            unordered,
             holds: [hold("a request")?, registry.hold("another")?],
             tokens: [token(), registry.token()],
             finished: [Registry::global().finished(), registry.finished()],
@@ -116,6 +129,20 @@ const LOOKS: &[Look] = &[
         assert!(it.finished.into_iter().all(|finished| poll(finished).is_ready()));
         assert!(it.tokens.into_iter().all(|token| poll(token).is_ready()));
     }),
+    ("collections", |mut it| {
+        assert!(it.several.map(is_abandoned).eq([true, true]));
+        // What was submitted, and what is refused now.
+        for results in [&mut it.map as &mut dyn Iterator<Item = _>, &mut it.unordered] {
+            let kinds: Vec<_> =
+                results.map(|result: Result<u32, JoinError>| result.unwrap_err().kind()).collect();
+            use JoinErrorKind::{Abandoned, Cancelled};
+            assert_eq!(kinds, [Abandoned, Abandoned, Abandoned, Cancelled]);
+        }
+        let mut old_and_new = as_completed([Pool::new(1).spawn(|| ()).unwrap(), it.running]);
+        assert_eq!(old_and_new.by_ref().filter(|result| result.is_ok()).count(), 1);
+        assert!(join_all([it.queued]).into_iter().all(is_abandoned));
+        assert!(join_any([it.done]).is_some_and(is_abandoned));
+    }),
     ("waits", |it| {
         for token in &it.tokens {
             assert!(token.is_triggered() && token.wait_timeout(Duration::ZERO));
@@ -155,6 +182,7 @@ const LOOKS: &[Look] = &[
     ("drops", |it| {
         drop(it.queued.cancel_on_drop());
         drop((it.pool.clone(), it.registry.clone(), it.tokens.clone()));
+        drop((it.several, it.map, it.unordered));
         drop((it.pool, it.private, it.registry, it.running, it.done));
         drop((it.holds, it.tokens, it.finished, it.open));
     }),
@@ -183,6 +211,8 @@ pub fn old_things() -> Ended {
     it.running.join()?;
     it.queued.join()?;
     assert_eq!(it.done.join()?, 7);
+    assert!(it.several.map(Result::unwrap).eq([8, 9]));
+    assert!(it.map.map(Result::unwrap).eq(1..10) && it.unordered.count() == 9);
     assert!(it.registry.remove(it.hook) || it.global.remove(it.hook));
     before_end();
     Ok(())

@@ -275,7 +275,12 @@ fn in_joined_task() -> Ended {
         match inner.join() {
             Ok(Some(child)) => println!("child: {}", child.end()),
             // The child: the task belongs to the parent.
-            other => assert!(is_abandoned(other)),
+            other => return assert!(is_abandoned(other)),
+        }
+        let inner = [Pool::current().unwrap().spawn(fork).unwrap()];
+        match as_completed(inner).next() {
+            Some(Ok(Some(child))) => println!("child among several: {}", child.end()),
+            other => assert!(other.is_some_and(is_abandoned)),
         }
     })?;
     ended.join()?;
