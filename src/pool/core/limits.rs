@@ -220,10 +220,10 @@ impl Owner for Ticket {
 impl Core {
     /// Asks for a task of a limit to be taken on: the critical section to add it in, and whether the pool's first thread was
     /// started for it.
-    pub(in crate::pool) fn enter_limited(
-        self: &Arc<Core>,
+    pub(in crate::pool) fn enter_limited<'a>(
+        self: &'a Arc<Core>,
         if_full: super::IfFull,
-    ) -> Result<(MutexGuard<'_, State>, bool), RejectReason> {
+    ) -> Result<(MutexGuard<'a, State>, bool), RejectReason> {
         if self.is_stale() {
             return Err(RejectReason::Forked);
         }
