@@ -94,7 +94,8 @@
 //! signals         what SIGTERM, SIGINT and SIGHUP do; signals::unix: the handler
 //! exit            guard, exit() and the global registry's verbs
 //! pool            Pool, its builder; pool::core: the lock that accepting, closing and workers share, with
-//!                 core::crew, who runs tasks, core::delays, what is for later, and core::winding, how a pool ends;
+//!                 core::crew, who runs tasks, core::lobby, who waits for room, core::limits, core::delays, what is
+//!                 for later, and core::winding, how a pool ends; pool::{full, limit, delay, map, default}: its verbs;
 //!                 pool::scope: tasks that borrow, and scope::borrowed, why none outlives its scope
 //! process         the global registry, afresh in every forked child (process::eras), and the exit handler
 //! registry        hooks, holds, members; registry::{shutdown, drain, budget}: the order and its time;
