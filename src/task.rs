@@ -51,7 +51,8 @@ pub(crate) enum InPlace {
 ///
 /// [`join`](JoinHandle::join) blocks; the handle is also a [`Future`] for any async runtime. Dropping it detaches the
 /// task: it still runs, and the process still waits for it; [`cancel_on_drop`](JoinHandle::cancel_on_drop) makes
-/// dropping cancel it instead. The interface follows that of tokio's `JoinHandle`.
+/// dropping cancel it instead. The interface follows that of tokio's `JoinHandle`, but that a panic which nobody has
+/// taken is logged at `error` when its handle is dropped.
 ///
 /// In a forked child a handle from before the fork resolves as abandoned.
 ///
@@ -422,6 +423,13 @@ impl JoinError {
                 self.cause = other;
                 None
             }
+        }
+    }
+
+    /// A panic that nobody looks at is not to go unnoticed.
+    pub(crate) fn log_if_panic(&self) {
+        if self.is_panic() {
+            contain::log(log::Level::Error, format_args!("{self}"));
         }
     }
 

@@ -539,12 +539,15 @@ fn a_panic_that_no_handle_receives_is_logged_with_its_location() {
         pool.execute(|| panic!("unheard of")).unwrap();
         let detached = line!() + 1;
         drop(pool.spawn(|| panic!("unheard of")).unwrap());
+        let late = line!() + 1;
+        let dropped_late = pool.spawn(|| panic!("unheard of")).unwrap();
         let heard = pool.spawn(|| panic!("heard of")).unwrap();
         drop(go);
         assert!(heard.join().is_err());
         pool.shutdown();
+        drop(dropped_late);
         let lines: Vec<_> = lines.try_iter().filter(|line| line.contains("heard of")).collect();
-        for (line, at) in lines.iter().zip([bare, detached]) {
+        for (line, at) in lines.iter().zip([bare, detached, late]) {
             assert!(
                 line.starts_with("ERROR ")
                     && line.contains("unheard of")
@@ -552,6 +555,6 @@ fn a_panic_that_no_handle_receives_is_logged_with_its_location() {
                 "{line}"
             );
         }
-        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines.len(), 3, "{lines:?}");
     });
 }

@@ -511,6 +511,9 @@ where
             }
         };
         drop(inner);
+        if let Some(Err(error)) = &unwanted {
+            error.log_if_panic();
+        }
         contain::drop_quietly((waiter, unwanted));
     }
 

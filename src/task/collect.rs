@@ -2,7 +2,6 @@
 
 use super::arrivals::Arrivals;
 use super::{InPlace, JoinError, JoinHandle};
-use crate::contain;
 use crate::context::{self, Standing, Wait};
 use crate::sync::{deadline, linger};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -226,9 +225,7 @@ pub fn join_any<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Option<R
             }
             Err(error) => {
                 if let Some(unwanted) = last.replace(error) {
-                    if unwanted.is_panic() {
-                        contain::log(log::Level::Error, format_args!("{unwanted}"));
-                    }
+                    unwanted.log_if_panic();
                 }
             }
         }
