@@ -14,6 +14,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::{fs, io};
 
+/// What was tried for the floor that is the hardest to keep.
+const CREATE: &str = include_str!("../../create.md");
+
 fn main() -> io::Result<()> {
     let runs = Run::read_kept()?;
     let path = package().join("../RESULTS.md");
@@ -50,6 +53,8 @@ could not be told apart.
         }
     }
     page.push_str(&floors_of(runs));
+    page.push('\n');
+    page.push_str(CREATE);
     for (n, run) in runs.iter().enumerate() {
         page.push_str(&figures_of(n + 1, run));
     }
