@@ -197,7 +197,7 @@ pub(crate) struct Queue<T> {
 
 impl<T> Queue<T> {
     /// An empty queue and its injector, with the bell set and the gate shut. With a capacity the gate stays shut: only
-    /// under the lock can it be told whether there [is room](Queue::has_room).
+    /// under the lock can it be told whether there [is room](Queue::room).
     pub(crate) fn new(is_serial: bool, capacity: Option<usize>) -> (Queue<T>, Injector<T>) {
         let (injector, front) = Injector::new();
         let queue = Queue {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, listen, meet, pool_in, within, Outcome};
+use common::{assert_adds_up, eventually, listen, meet, occupy_with, pool_in, within, Outcome};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Barrier, Mutex};
@@ -22,25 +22,7 @@ fn millis(millis: u64) -> Duration {
 
 /// A task that has started and goes on until what this returns is dropped.
 fn occupy(pool: &Pool) -> (Sender<()>, JoinHandle<()>) {
-    let (go, wait) = mpsc::channel::<()>();
-    let (started, has_started) = mpsc::channel();
-    let task = move || {
-        started.send(()).unwrap();
-        let _ = wait.recv();
-    };
-    let handle = pool.spawn(task).unwrap();
-    has_started.recv().unwrap();
-    (go, handle)
-}
-
-/// Polls what comes about by itself when some time has passed.
-#[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
-        thread::sleep(millis(1));
-    }
+    occupy_with(|task| pool.spawn(task).unwrap())
 }
 
 /// Counts its drops.

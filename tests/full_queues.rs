@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, assert_threads_at_most, meet, thread_count, within};
+use common::{assert_adds_up, assert_threads_at_most, meet, occupy_with, thread_count, within};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::Future;
 use std::pin::{pin, Pin};
@@ -20,15 +20,7 @@ fn builder(max_threads: usize, capacity: usize) -> PoolBuilder {
 
 /// A task that has started and goes on until what this returns is dropped.
 fn occupy(pool: &Pool) -> Sender<()> {
-    let (go, wait) = mpsc::channel::<()>();
-    let (started, has_started) = mpsc::channel();
-    let task = move || {
-        started.send(()).unwrap();
-        let _ = wait.recv();
-    };
-    pool.execute(task).unwrap();
-    has_started.recv().unwrap();
-    go
+    occupy_with(|task| pool.execute(task).unwrap()).0
 }
 
 /// A pool of one thread that is busy, with a full queue of `capacity`.

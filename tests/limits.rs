@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, within};
+use common::{assert_adds_up, occupy_with, within};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
@@ -19,15 +19,7 @@ fn pool(max_threads: usize) -> Pool {
 
 /// A task of the limit that has started and goes on until what this returns is dropped.
 fn occupy(limit: &Limited) -> Sender<()> {
-    let (go, wait) = mpsc::channel::<()>();
-    let (started, has_started) = mpsc::channel();
-    let task = move || {
-        started.send(()).unwrap();
-        let _ = wait.recv();
-    };
-    limit.execute(task).unwrap();
-    has_started.recv().unwrap();
-    go
+    occupy_with(|task| limit.execute(task).unwrap()).0
 }
 
 /// How many are inside at once.

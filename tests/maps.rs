@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, listen, meet, pool_in, within};
+use common::{assert_adds_up, listen, meet, occupy_with, pool_in, within};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::iter::FusedIterator;
@@ -24,15 +24,7 @@ fn pool(max_threads: usize) -> Pool {
 
 /// Keeps a thread of a pool busy until what this returns is dropped.
 fn occupy(pool: &Pool) -> Sender<()> {
-    let (go, wait) = mpsc::channel::<()>();
-    let (started, has_started) = mpsc::channel();
-    let task = move || {
-        started.send(()).unwrap();
-        let _ = wait.recv();
-    };
-    pool.execute(task).unwrap();
-    has_started.recv().unwrap();
-    go
+    occupy_with(|task| pool.execute(task).unwrap()).0
 }
 
 /// What became of an item, in a word.

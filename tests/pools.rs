@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::{assert_adds_up, meet, within};
+use common::{assert_adds_up, eventually, meet, occupy_with, within};
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use winddown::{
     BuildError, FollowUps, JoinHandle, Phase, Pool, PoolBuilder, PoolPhase, Registry, RejectReason,
 };
@@ -23,25 +23,7 @@ fn pool(max_threads: usize) -> Pool {
 
 /// A task that has started and goes on until what this returns is dropped.
 fn occupy(pool: &Pool) -> (Sender<()>, JoinHandle<()>) {
-    let (go, wait) = mpsc::channel::<()>();
-    let (started, has_started) = mpsc::channel();
-    let task = move || {
-        started.send(()).unwrap();
-        let _ = wait.recv();
-    };
-    let handle = pool.spawn(task).unwrap();
-    has_started.recv().unwrap();
-    (go, handle)
-}
-
-/// Polls what a thread does by itself some time after the last event that a test can wait for.
-#[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
+    occupy_with(|task| pool.spawn(task).unwrap())
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, listen, meet, pool_in, within};
+use common::{assert_adds_up, listen, meet, occupy_with, pool_in, within};
 use std::fmt::Debug;
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -22,15 +22,7 @@ fn pool(max_threads: usize) -> Pool {
 
 /// A task that has started and goes on until what this returns is dropped.
 fn occupy(pool: &Pool) -> Sender<()> {
-    let (go, wait) = mpsc::channel::<()>();
-    let (started, has_started) = mpsc::channel();
-    let task = move || {
-        started.send(()).unwrap();
-        let _ = wait.recv();
-    };
-    pool.execute(task).unwrap();
-    has_started.recv().unwrap();
-    go
+    occupy_with(|task| pool.execute(task).unwrap()).0
 }
 
 /// Something to borrow, on the heap, where a use after its end is found by AddressSanitizer. When it ends, nothing may borrow

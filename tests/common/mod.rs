@@ -213,6 +213,28 @@ pub fn pool_in(registry: &Registry, max_threads: usize) -> Pool {
     Pool::builder().registry(registry).max_threads(max_threads).build().unwrap()
 }
 
+/// Has `submit` submit a task, and waits until that has started. It goes on until the sender is dropped.
+pub fn occupy_with<R>(submit: impl FnOnce(Box<dyn FnOnce() + Send>) -> R) -> (Sender<()>, R) {
+    let (go, wait) = mpsc::channel::<()>();
+    let (started, has_started) = mpsc::channel();
+    let submitted = submit(Box::new(move || {
+        started.send(()).unwrap();
+        let _ = wait.recv();
+    }));
+    has_started.recv().unwrap();
+    (go, submitted)
+}
+
+/// Polls what comes about by itself some time after the last event that a test can wait for.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE / 2, "never: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// The identity of the counts, which holds at rest.
 #[track_caller]
 pub fn assert_adds_up(s: &PoolStats) {

@@ -175,7 +175,8 @@ impl Core {
                 state = self.state.lock();
                 continue;
             }
-            let bed = state.crew[&id].bed.clone(); // Whoever waits for the pool to be idle, or quiet, looks now.
+            let bed = state.crew[&id].bed.clone();
+            // Whoever waits for the pool to be idle, or quiet, looks now.
             self.signal();
             has_news = false;
             let mut until = match state.threads > self.config.min_threads {
