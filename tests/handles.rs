@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{listen, meet, within};
+use common::{listen, meet, registry, tidy, within};
 use std::error::Error;
 use std::future::Future;
 use std::panic::{panic_any, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
@@ -13,10 +13,10 @@ use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle, Pool, Registry, Rejected};
+use winddown::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle, Pool, Rejected};
 
 fn pool(max_threads: usize) -> Pool {
-    Pool::builder().registry(&Registry::new()).max_threads(max_threads).build().unwrap()
+    Pool::builder().registry(&registry()).max_threads(max_threads).build().unwrap()
 }
 
 /// Keeps the only thread of a pool busy until what this returns is dropped.
@@ -89,6 +89,7 @@ const _: () = is_pool::<Pool>();
 
 #[test]
 fn a_timed_wait_answers_by_state() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let zero = Duration::ZERO;
@@ -112,6 +113,7 @@ fn a_timed_wait_answers_by_state() {
 
 #[test]
 fn a_timed_wait_is_never_early_and_gives_the_handle_back() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, mut handle) = occupy(&pool);
@@ -128,6 +130,7 @@ fn a_timed_wait_is_never_early_and_gives_the_handle_back() {
 
 #[test]
 fn a_finished_task_is_always_ready() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         for n in 0..2000 {
@@ -142,6 +145,7 @@ fn a_finished_task_is_always_ready() {
 
 #[test]
 fn results_of_every_shape_come_back() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         pool.spawn(|| ()).unwrap().join().unwrap();
@@ -155,6 +159,7 @@ fn results_of_every_shape_come_back() {
 
 #[test]
 fn a_task_whose_handle_is_dropped_still_runs() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, running) = occupy(&pool);
@@ -170,6 +175,7 @@ fn a_task_whose_handle_is_dropped_still_runs() {
 
 #[test]
 fn captures_are_dropped_once_and_before_the_handle_resolves_on_every_path() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let drops = Arc::new(AtomicUsize::new(0));
@@ -215,6 +221,7 @@ fn captures_are_dropped_once_and_before_the_handle_resolves_on_every_path() {
 
 #[test]
 fn an_idle_worker_keeps_nothing_of_its_last_task() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let shared = Arc::new(());
@@ -231,6 +238,7 @@ fn an_idle_worker_keeps_nothing_of_its_last_task() {
 
 #[test]
 fn a_panic_comes_back_with_its_own_payload_and_message() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let luck = String::from("luck");
@@ -259,6 +267,7 @@ fn a_panic_comes_back_with_its_own_payload_and_message() {
 
 #[test]
 fn what_did_not_panic_has_no_panic() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (_go, _running) = occupy(&pool);
@@ -276,6 +285,7 @@ fn what_did_not_panic_has_no_panic() {
 
 #[test]
 fn workers_survive_panics_and_their_waiters_wake() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let waiting: Vec<_> = (0..20).map(|_| pool.spawn(|| panic!("again")).unwrap()).collect();
@@ -298,6 +308,7 @@ fn workers_survive_panics_and_their_waiters_wake() {
 
 #[test]
 fn drops_that_panic_do_no_harm() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let thread = pool.spawn(|| thread::current().id()).unwrap().join().unwrap();
@@ -358,6 +369,7 @@ fn assert_a_drop_may_submit(path: fn(&Pool, Submits)) {
 
 #[test]
 fn the_drop_of_a_capture_may_submit_to_its_pool_and_wait() {
+    let _tidy = tidy();
     assert_a_drop_may_submit(|pool, capture| {
         let task = move || {
             let _capture = capture;
@@ -375,18 +387,21 @@ fn the_drop_of_a_capture_may_submit_to_its_pool_and_wait() {
 
 #[test]
 fn the_drop_of_a_result_may_submit_to_its_pool_and_wait() {
+    let _tidy = tidy();
     assert_a_drop_may_submit(|pool, result| drop(pool.spawn(move || result).unwrap().join().unwrap()));
     assert_a_drop_may_submit(|pool, result| drop(pool.spawn(move || result).unwrap()));
 }
 
 #[test]
 fn the_drop_of_a_payload_may_submit_to_its_pool_and_wait() {
+    let _tidy = tidy();
     assert_a_drop_may_submit(|pool, payload| pool.execute(move || panic_any(payload)).unwrap());
     assert_a_drop_may_submit(|pool, payload| drop(pool.spawn(move || panic_any(payload)).unwrap()));
 }
 
 #[test]
 fn cancel_says_whether_the_task_will_never_run_however_often_it_is_asked() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, running) = occupy(&pool);
@@ -413,6 +428,7 @@ fn cancel_says_whether_the_task_will_never_run_however_often_it_is_asked() {
 
 #[test]
 fn a_cancelled_waiter_wakes_at_once_and_a_running_task_is_told() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (started, has_started) = mpsc::channel();
@@ -441,6 +457,7 @@ fn a_cancelled_waiter_wakes_at_once_and_a_running_task_is_told() {
 
 #[test]
 fn a_task_that_cancels_itself_goes_on() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (give, take) = mpsc::channel::<Canceller>();
@@ -456,6 +473,7 @@ fn a_task_that_cancels_itself_goes_on() {
 
 #[test]
 fn cancel_on_drop_cancels_when_dropped_and_only_then() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         assert_eq!(pool.spawn(|| 1).unwrap().cancel_on_drop().join().unwrap(), 1);
@@ -472,6 +490,7 @@ fn cancel_on_drop_cancels_when_dropped_and_only_then() {
 
 #[test]
 fn a_handle_is_a_future_that_wakes_the_last_waker() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         assert_eq!(block_on(pool.spawn(|| 1).unwrap()).unwrap(), 1);
@@ -493,6 +512,7 @@ fn a_handle_is_a_future_that_wakes_the_last_waker() {
 
 #[test]
 fn a_waker_that_panics_and_a_future_that_is_dropped_harm_nobody() {
+    let _tidy = tidy();
     struct Panics;
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {
@@ -517,6 +537,7 @@ fn a_waker_that_panics_and_a_future_that_is_dropped_harm_nobody() {
 
 #[test]
 fn handles_and_errors_show_their_state_without_blocking() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, running) = occupy(&pool);
@@ -531,6 +552,7 @@ fn handles_and_errors_show_their_state_without_blocking() {
 
 #[test]
 fn a_panic_that_no_handle_receives_is_logged_with_its_location() {
+    let _tidy = tidy();
     within(|| {
         let lines = listen();
         let pool = pool(1);

@@ -1,12 +1,16 @@
 //! What the tests share: child processes under a watchdog, and measures of what is left behind.
+//!
+//! Each test begins with `let _tidy = tidy();`, and makes its registries with [`registry`].
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part, and is a crate of its own.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Barrier, Mutex, OnceLock};
+use std::sync::{Barrier, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use winddown::{Pool, PoolStats, Registry};
@@ -155,18 +159,17 @@ fn reader(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> 
 
 /// What each thread of a process is doing, where the system tells.
 fn threads_of(pid: u32) -> String {
-    let mut text = String::new();
-    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-        let file = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        text += &format!(
-            "{}: {} in {} {}\n",
-            task.file_name().to_string_lossy(),
-            file("comm").trim(),
-            file("wchan"),
-            file("syscall").trim()
-        );
-    }
-    text
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let threads = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok());
+    threads.map(|thread| state_of(pid, thread) + "\n").collect()
+}
+
+fn state_of(pid: u32, thread: u32) -> String {
+    let file = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/{name}")).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    format!("{thread}: {} in {} {}", file("comm"), file("wchan"), file("syscall"))
 }
 
 /// The threads of this process; `None` where the system does not tell.
@@ -190,6 +193,111 @@ pub fn assert_threads_at_most(count: usize) {
     }
 }
 
+/// The threads of this process by their numbers; none where the system does not tell.
+fn threads() -> HashSet<u32> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Tests that wait for their turn: the harness starts their threads whenever it likes.
+static WAITING: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
+/// The registries of the test whose turn it is.
+static REGISTRIES: Mutex<Vec<Registry>> = Mutex::new(Vec::new());
+/// How many [`Tracked`] values there are.
+static TRACKED: AtomicUsize = AtomicUsize::new(0);
+
+fn unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A registry that [`Tidy`] expects to be without pools at the end.
+pub fn registry() -> Registry {
+    let registry = Registry::new();
+    unpoisoned(&REGISTRIES).push(registry.clone());
+    registry
+}
+
+/// A value that [`Tidy`] expects to be gone at the end: what a task captures, returns or panics with.
+pub struct Tracked<T>(pub T);
+
+impl<T> Tracked<T> {
+    pub fn new(value: T) -> Tracked<T> {
+        TRACKED.fetch_add(1, SeqCst);
+        Tracked(value)
+    }
+}
+
+impl<T> Drop for Tracked<T> {
+    fn drop(&mut self) {
+        TRACKED.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Gives a test the process for itself, and expects, when the test has passed, that it left nothing behind: no thread, no
+/// pool in a registry, no [`Tracked`] value.
+#[must_use]
+pub fn tidy() -> Tidy {
+    static TURN: Mutex<()> = Mutex::new(());
+    let me = this_thread();
+    unpoisoned(&WAITING).get_or_insert_with(HashSet::new).extend(me);
+    let turn = unpoisoned(&TURN);
+    unpoisoned(&REGISTRIES).clear();
+    Tidy {
+        threads: threads(),
+        pools: Registry::global().stats().len(),
+        tracked: TRACKED.load(SeqCst),
+        _turn: turn,
+    }
+}
+
+pub struct Tidy {
+    threads: HashSet<u32>,
+    pools: usize,
+    tracked: usize,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Tidy {
+    /// What is there that was not there before.
+    fn left(&self) -> Vec<String> {
+        let waiting = unpoisoned(&WAITING);
+        let known =
+            |thread: &u32| self.threads.contains(thread) || waiting.iter().flatten().any(|it| it == thread);
+        let mut left = Vec::new();
+        for thread in threads().iter().filter(|thread| !known(thread)) {
+            left.push(state_of(std::process::id(), *thread));
+        }
+        let global = Registry::global().stats().len();
+        if global > self.pools {
+            left.push(format!("{} pools in the global registry", global - self.pools));
+        }
+        for registry in &*unpoisoned(&REGISTRIES) {
+            left.extend(registry.stats().iter().map(|pool| format!("in a registry: {pool:?}")));
+        }
+        let tracked = TRACKED.load(SeqCst);
+        if tracked != self.tracked {
+            left.push(format!("{tracked} tracked values, {} before", self.tracked));
+        }
+        left
+    }
+}
+
+impl Drop for Tidy {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        // An ended thread may be listed for a moment after its join, and what was dropped ends in the background.
+        while !thread::panicking() && !self.left().is_empty() {
+            assert!(start.elapsed() < PATIENCE / 2, "left behind:\n{}", self.left().join("\n"));
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The number of this thread, where the system tells.
+fn this_thread() -> Option<u32> {
+    std::fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
+}
+
 /// Runs a test under a watchdog: one that hangs fails, and does not hang the end of the process either.
 #[track_caller]
 pub fn within<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
@@ -200,7 +308,7 @@ pub fn within<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R
     });
     if is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
         winddown::set_deadline(Some(Duration::from_secs(1)));
-        panic!("the test hangs");
+        panic!("the test hangs\n{}", threads_of(std::process::id()));
     }
     thread.join().unwrap_or_else(|payload| resume_unwind(payload))
 }
