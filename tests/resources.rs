@@ -100,6 +100,7 @@ fn after_shutdown_everything_is_refused_and_nothing_panics() {
 #[cfg(target_os = "linux")]
 mod limited {
     use super::{common, run};
+    use common::tidy;
 
     #[test]
     fn a_refused_first_thread_gives_the_closure_back_and_queues_nothing() {
@@ -161,5 +162,11 @@ mod limited {
         outcome.assert_code(3).assert_silent();
         let expected: String = (0..10).map(|n| format!("task {n}\n")).collect();
         assert_eq!(outcome.stdout, expected);
+    }
+
+    #[test]
+    fn a_task_for_a_pool_that_can_have_no_thread_at_exit_comes_back_and_the_exit_goes_on() {
+        let _tidy = tidy();
+        assert_eq!(run("no_first_thread_at_exit").stdout, "run by a hook\nrun by a task\nafter\n");
     }
 }
