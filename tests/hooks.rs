@@ -65,7 +65,7 @@ fn no_lock_is_held_while_a_hook_runs() {
 }
 
 #[test]
-fn the_thread_that_hooks_run_on_is_gone_when_the_shutdown_returns() {
+fn hooks_share_one_thread_which_is_not_that_of_the_caller() {
     let _tidy = tidy();
     within(|| {
         let (told, tell) = channel();
