@@ -5,7 +5,6 @@ mod common;
 use common::{pool_in, registry, tidy, within, Tracked};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
 use winddown::{Pool, Registry, Stage};
 
 /// What other threads may ask of a registry and its pools at any time.
@@ -84,6 +83,7 @@ fn hooks_share_one_thread_which_is_not_that_of_the_caller() {
 mod at_exit {
     use super::*;
     use common::{run, Outcome};
+    use std::time::Duration;
 
     /// Everything but the one hook that hangs has been done, in time, and the report names it.
     #[track_caller]
