@@ -11,13 +11,21 @@
 //! Half of the orders are drawn step by step, which varies most; half by
 //! [PCT](https://www.microsoft.com/en-us/research/publication/a-randomized-scheduler-with-probabilistic-guarantees-of-finding-bugs/),
 //! which lets threads wait for very long at few places. A failure prints its schedule: `WINDDOWN_SCHEDULE=… cargo test … NAME`
-//! plays it again. `WINDDOWN_ORDERS=N` draws so many orders for each model instead of 400.
+//! plays it again. `WINDDOWN_ORDERS=N` draws so many orders for each model instead of 4,000.
 //!
 //! Memory is one here, as if every access were `SeqCst`. What rests on weaker orders is the queue and the eventcount, and those have
 //! models of their own in [loom](https://docs.rs/loom): `queue::model`, `sync::event`. The rest changes under locks, or is
 //! read as a hint. `tests/mutations/run` breaks the protocols one at a time, and expects a model to fail.
 
 mod accept;
+mod cancel;
+mod expiry;
+mod handles;
+mod limits;
+mod registry;
+mod room;
+mod sleep;
+mod waits;
 
 use crate::sync::modelled;
 use crate::{Pool, PoolBuilder, PoolStats, Registry};
@@ -39,7 +47,7 @@ fn explore_spurious(model: impl Fn() + Send + Sync + 'static) {
 }
 
 fn explore_with(spurious: bool, model: impl Fn() + Send + Sync + 'static) {
-    let orders = std::env::var("WINDDOWN_ORDERS").map_or(400, |orders| orders.parse().expect("a number"));
+    let orders = std::env::var("WINDDOWN_ORDERS").map_or(4_000, |orders| orders.parse().expect("a number"));
     let model = Arc::new(move || {
         modelled::reset(spurious);
         model();
