@@ -7,11 +7,11 @@
 //! parking_lot guards only what the threads of one shutdown tell each other: a few words, locked for a few instructions
 //! by two threads at most, so that nobody parks.
 //!
-//! Two other choices are for the models, which run the crate itself:
+//! Two other choices are for the models, which run the crate itself (`tests/models/Cargo.toml` says how):
 //!
-//! * `--cfg winddown_loom`: [loom](https://docs.rs/loom)'s atomics and locks, which show every value that memory
+//! * `winddown_loom`: [loom](https://docs.rs/loom)'s atomics and locks, which show every value that memory
 //!   may show. For the protocols without a lock: [`queue::model`](crate::queue), [`event`].
-//! * `--cfg winddown_shuttle`: [shuttle](https://docs.rs/shuttle)'s, with threads and thread-locals, for whole pools and
+//! * `winddown_shuttle`: [shuttle](https://docs.rs/shuttle)'s, with threads and thread-locals, for whole pools and
 //!   registries: every step of every thread, in orders drawn at random, but as if memory were one. Time is a number that a
 //!   model moves on (see `modelled`), so that each time-out is an event which may come between any two steps. See `models`.
 //!

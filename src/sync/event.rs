@@ -95,3 +95,54 @@ impl Drop for Announced<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// `cargo test --release -p models --features loom event::model`: in every order, and with every value that memory may show.
+/// What is waited for is read and written `Relaxed`, so that nothing but the eventcount orders it.
+#[cfg(all(test, winddown_loom))]
+mod model {
+    use super::super::atomic::AtomicBool;
+    use super::*;
+    use loom::thread;
+    use std::sync::Arc;
+
+    fn change(is_ready: &AtomicBool, event: &Event) {
+        is_ready.store(true, Ordering::Relaxed);
+        event.signal();
+    }
+
+    #[test]
+    fn a_waiter_sees_what_was_changed_before_a_signal() {
+        loom::model(|| {
+            let (event, is_ready) = (Arc::new(Event::default()), Arc::new(AtomicBool::new(false)));
+            let changer = {
+                let (event, is_ready) = (event.clone(), is_ready.clone());
+                thread::spawn(move || change(&is_ready, &event))
+            };
+            assert!(event.wait(|| None, || is_ready.load(Ordering::Relaxed)));
+            changer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn each_of_two_waiters_sees_both_of_two_changes() {
+        let mut bounded = loom::model::Builder::new();
+        bounded.preemption_bound = Some(2);
+        bounded.check(|| {
+            let event = Arc::new(Event::default());
+            let ready = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
+            let are_ready = |ready: &[AtomicBool; 2]| ready.iter().all(|it| it.load(Ordering::Relaxed));
+            let waiter = {
+                let (event, ready) = (event.clone(), ready.clone());
+                thread::spawn(move || assert!(event.wait(|| None, || are_ready(&ready))))
+            };
+            let changer = {
+                let (event, ready) = (event.clone(), ready.clone());
+                thread::spawn(move || change(&ready[0], &event))
+            };
+            change(&ready[1], &event);
+            assert!(event.wait(|| None, || are_ready(&ready)));
+            waiter.join().unwrap();
+            changer.join().unwrap();
+        });
+    }
+}
