@@ -115,6 +115,8 @@
 mod contain;
 mod context;
 mod exit;
+#[cfg(all(test, winddown_shuttle))]
+mod models;
 mod os;
 mod pool;
 mod process;
