@@ -5,6 +5,7 @@
 #![allow(unreachable_pub)] // Modules of a program: there is no outside.
 
 mod caller_runs;
+mod cancelling;
 mod deadline;
 mod default_pool;
 mod delays;
@@ -16,6 +17,8 @@ mod resources;
 mod self_calls;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
+mod submissions;
+mod waiting;
 mod worker_state;
 
 use std::error::Error;
@@ -31,6 +34,7 @@ fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
     let cases = [
         caller_runs::CASES,
+        cancelling::CASES,
         deadline::CASES,
         default_pool::CASES,
         delays::CASES,
@@ -42,6 +46,8 @@ fn main() -> Ended {
         self_calls::CASES,
         #[cfg(all(unix, feature = "signals"))]
         signals::CASES,
+        submissions::CASES,
+        waiting::CASES,
         worker_state::CASES,
     ];
     match cases.concat().into_iter().find(|(known, _)| *known == name) {
