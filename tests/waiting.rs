@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{as_completed, join_all, JoinHandle, Pool, Registry};
+use winddown::{as_completed, join_all, Canceller, JoinHandle, Pool, Registry};
 
 fn pool(max_threads: usize) -> Pool {
     pool_in(&registry(), max_threads)
@@ -95,8 +95,9 @@ fn a_timed_waiter_keeps_its_time_beside_those_who_wait_without_limit() {
     });
 }
 
-/// What a waker holds, and what it did.
+/// What a waker uses when it is called, and whom it tells what came of it.
 struct Reenters {
+    own: Canceller,
     pool: Mutex<Option<(Pool, Registry, JoinHandle<()>, JoinHandle<u32>)>>,
     told: Mutex<Sender<(bool, u32, bool, bool)>>,
     ran: Mutex<Sender<()>>,
@@ -105,6 +106,8 @@ struct Reenters {
 impl Wake for Reenters {
     fn wake(self: Arc<Self>) {
         let Some((pool, registry, queued, done)) = self.pool.lock().unwrap().take() else { return };
+        // The task that wakes it has ended, or still runs.
+        self.own.cancel();
         let cancelled = queued.cancel() && queued.join().is_err();
         let value = done.join_timeout(Duration::ZERO).unwrap().unwrap();
         let ran = self.ran.lock().unwrap().clone();
@@ -131,7 +134,8 @@ fn the_waker_of_a_handle_may_wait_cancel_submit_and_end_its_pool() {
             let queued = pool.spawn(|| unreachable!("it is cancelled")).unwrap();
             let ((told, is_told), (ran, has_run)) = (channel(), channel());
             let held = Mutex::new(Some((pool, registry.clone(), queued, done)));
-            let waker = Reenters { pool: held, told: Mutex::new(told), ran: Mutex::new(ran) };
+            let own = running.canceller();
+            let waker = Reenters { own, pool: held, told: Mutex::new(told), ran: Mutex::new(ran) };
             let waker = Waker::from(Arc::new(waker));
             assert!(Pin::new(&mut running).poll(&mut Context::from_waker(&waker)).is_pending());
             if !is_on_worker {
