@@ -25,8 +25,8 @@ fn a_queue_without_room_is_refused() {
 
 #[test]
 fn a_result_of_a_mebibyte_and_one_of_nothing_come_back_by_move() {
-    const SIZE: usize = 1 << 20;
     let _tidy = tidy();
+    const SIZE: usize = 1 << 20;
     within(|| {
         // Code that is not optimised copies such a value from place to place of the stack.
         let pool = builder(1).stack_size(64 * SIZE).build().unwrap();
@@ -59,8 +59,8 @@ fn closures_of_a_mebibyte_go_every_way_and_in_a_box_on_a_small_stack() {
 #[cfg(unix)]
 #[test]
 fn a_worker_has_the_stack_that_was_asked_for() {
-    use std::os::unix::process::ExitStatusExt;
     let _tidy = tidy();
+    use std::os::unix::process::ExitStatusExt;
     let outcome = run("recursion_on_a_large_stack");
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.stdout, "deep: 4096\n");
@@ -152,6 +152,7 @@ fn a_closure_that_comes_back_may_be_submitted_again_and_again_and_runs_once() {
 #[cfg(unix)]
 #[test]
 fn a_thread_that_std_did_not_start_submits_and_waits() {
+    let _tidy = tidy();
     use std::ffi::c_void;
     use std::ptr::{null, null_mut};
 
@@ -167,7 +168,6 @@ fn a_thread_that_std_did_not_start_submits_and_waits() {
         assert!(Pool::current().is_none());
         sum as *mut c_void
     }
-    let _tidy = tidy();
     within(|| {
         let pool = builder(2).build().unwrap();
         let (mut thread, mut sum) = (std::mem::MaybeUninit::uninit(), null_mut());
@@ -215,8 +215,8 @@ fn a_broken_pool_does_not_hold_up_exit() {
 
 #[test]
 fn two_submitters_share_a_queue_that_has_no_room() {
-    const MANY: usize = 10_000;
     let _tidy = tidy();
+    const MANY: usize = 10_000;
     within(|| {
         let pool = builder(1).queue_capacity(1).build().unwrap();
         let (start, is_over) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
