@@ -3,7 +3,9 @@
 mod common;
 
 use common::{assert_adds_up, occupy_with, pool_in, registry, run, tidy, within, Tracked};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{channel, Sender};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use winddown::{task, JoinError, JoinHandle, Pool, RejectReason, WhenFull};
@@ -136,6 +138,47 @@ fn a_deadline_cancels_what_is_queued_and_everyone_who_waits_goes_on() {
         assert_eq!((stats.queued, stats.cancelled), (0, 45), "{stats:?}");
         assert_eq!((stats.abandoned as usize, stats.completed as usize), (abandoned, 5 - abandoned));
         assert_adds_up(&stats);
+    });
+}
+
+/// A worker whose task stops because it was told to must not come for the next one.
+#[test]
+fn nothing_starts_once_what_runs_was_told_to_stop() {
+    let _tidy = tidy();
+    type End = fn(&Pool);
+    let ends: [End; 3] = [
+        |pool| drop(pool.shutdown_now()),
+        |pool| drop(pool.shutdown_timeout(Duration::from_millis(2))),
+        |pool| drop(pool.registry().shutdown_timeout(Duration::from_millis(2))),
+    ];
+    within(move || {
+        for round in 0..150 {
+            let pool = pool_in(&registry(), 3);
+            let late = Arc::new(AtomicUsize::new(0));
+            let (started, has_started) = channel();
+            for _ in 0..60 {
+                let (late, started) = (late.clone(), started.clone());
+                let task = move || {
+                    late.fetch_add(usize::from(task::is_cancelled()), SeqCst);
+                    let _ = started.send(());
+                    while !task::is_cancelled() {
+                        thread::yield_now();
+                    }
+                };
+                pool.execute(task).unwrap();
+            }
+            // All threads have a task that does not end by itself: no other task starts.
+            (0..3).for_each(|_| has_started.recv().unwrap());
+            ends[round % 3](&pool);
+            assert_eq!(late.load(SeqCst), 0, "round {round}: {:?}", pool.stats());
+            let stats = pool.shutdown().stats().clone();
+            assert_eq!(
+                (stats.cancelled + stats.returned, late.load(SeqCst)),
+                (57, 0),
+                "round {round}: {stats:?}"
+            );
+            assert_adds_up(&stats);
+        }
     });
 }
 

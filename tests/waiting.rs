@@ -31,12 +31,12 @@ fn a_task_that_one_thread_sees_finished_is_ready_for_every_other() {
         let watcher = thread::spawn(move || {
             for handle in to_watch {
                 while !handle.is_finished() {
-                    std::hint::spin_loop();
+                    thread::yield_now();
                 }
                 seen.send(handle).unwrap();
             }
         });
-        for n in 0..20_000 {
+        for n in 0..3_000 {
             let handle = Arc::new(pool.spawn(move || n).unwrap());
             watch.send(handle.clone()).unwrap();
             drop(handle);
@@ -95,17 +95,22 @@ fn a_timed_waiter_keeps_its_time_beside_those_who_wait_without_limit() {
     });
 }
 
+/// The last handle of a pool, its registry, a task that is queued and one that has ended.
+type Used = (Pool, Registry, JoinHandle<()>, JoinHandle<u32>);
+/// Whether the queued one was cancelled, the other's result, whether a task was accepted, whether the pool is closed.
+type Told = (bool, u32, bool, bool);
+
 /// What a waker uses when it is called, and whom it tells what came of it.
 struct Reenters {
     own: Canceller,
-    pool: Mutex<Option<(Pool, Registry, JoinHandle<()>, JoinHandle<u32>)>>,
-    told: Mutex<Sender<(bool, u32, bool, bool)>>,
+    used: Mutex<Option<Used>>,
+    told: Mutex<Sender<Told>>,
     ran: Mutex<Sender<()>>,
 }
 
 impl Wake for Reenters {
     fn wake(self: Arc<Self>) {
-        let Some((pool, registry, queued, done)) = self.pool.lock().unwrap().take() else { return };
+        let Some((pool, registry, queued, done)) = self.used.lock().unwrap().take() else { return };
         // The task that wakes it has ended, or still runs.
         self.own.cancel();
         let cancelled = queued.cancel() && queued.join().is_err();
@@ -133,9 +138,9 @@ fn the_waker_of_a_handle_may_wait_cancel_submit_and_end_its_pool() {
             let (go, mut running) = occupy(&pool);
             let queued = pool.spawn(|| unreachable!("it is cancelled")).unwrap();
             let ((told, is_told), (ran, has_run)) = (channel(), channel());
-            let held = Mutex::new(Some((pool, registry.clone(), queued, done)));
+            let used = Mutex::new(Some((pool, registry.clone(), queued, done)));
             let own = running.canceller();
-            let waker = Reenters { own, pool: held, told: Mutex::new(told), ran: Mutex::new(ran) };
+            let waker = Reenters { own, used, told: Mutex::new(told), ran: Mutex::new(ran) };
             let waker = Waker::from(Arc::new(waker));
             assert!(Pin::new(&mut running).poll(&mut Context::from_waker(&waker)).is_pending());
             if !is_on_worker {
