@@ -11,13 +11,19 @@ mod default_pool;
 mod delays;
 mod exit_net;
 mod fork;
+#[cfg(feature = "exit-hook")]
+mod hooks;
 mod order;
+#[cfg(feature = "exit-hook")]
+mod panics;
 mod regressions;
 mod resources;
 mod self_calls;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 mod submissions;
+#[cfg(unix)]
+mod undrained;
 mod waiting;
 mod worker_state;
 
@@ -40,13 +46,19 @@ fn main() -> Ended {
         delays::CASES,
         exit_net::CASES,
         fork::CASES,
+        #[cfg(feature = "exit-hook")]
+        hooks::CASES,
         order::CASES,
+        #[cfg(feature = "exit-hook")]
+        panics::CASES,
         regressions::CASES,
         resources::CASES,
         self_calls::CASES,
         #[cfg(all(unix, feature = "signals"))]
         signals::CASES,
         submissions::CASES,
+        #[cfg(unix)]
+        undrained::CASES,
         waiting::CASES,
         worker_state::CASES,
     ];
