@@ -5,6 +5,7 @@
 #![allow(unreachable_pub)] // Modules of a program: there is no outside.
 
 mod caller_runs;
+mod cancelling;
 mod deadline;
 mod default_pool;
 mod delays;
@@ -20,8 +21,10 @@ mod resources;
 mod self_calls;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
+mod submissions;
 #[cfg(unix)]
 mod undrained;
+mod waiting;
 mod worker_state;
 
 use std::error::Error;
@@ -37,6 +40,7 @@ fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
     let cases = [
         caller_runs::CASES,
+        cancelling::CASES,
         deadline::CASES,
         default_pool::CASES,
         delays::CASES,
@@ -52,8 +56,10 @@ fn main() -> Ended {
         self_calls::CASES,
         #[cfg(all(unix, feature = "signals"))]
         signals::CASES,
+        submissions::CASES,
         #[cfg(unix)]
         undrained::CASES,
+        waiting::CASES,
         worker_state::CASES,
     ];
     match cases.concat().into_iter().find(|(known, _)| *known == name) {
