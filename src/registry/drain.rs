@@ -356,7 +356,7 @@ impl Drain {
         let all_left = |drain: &Drain| {
             all_hold(&drain.groups[group].members, &doubt, |_, member| member.threads_left(circle) == 0)
         };
-        let all_ended = self.wait(until, all_left, |drain| drain.unended());
+        let all_ended = self.wait(until, &all_left, |drain| drain.unended());
         let mut ended = Ended { threads: leavings(group), of_members: Vec::new() };
         for member in &self.groups[group].members {
             let threads = member.take_ended();
@@ -364,7 +364,12 @@ impl Drain {
                 ended.of_members.push((member.clone(), threads));
             }
         }
-        !ended.is_empty() && self.join_threads(ended, until) && all_ended
+        if ended.is_empty() {
+            // Threads that have ended do not count as left until somebody takes them. Another shutdown may have done so
+            // since the look above: then it joins them, and this one waits for that.
+            return all_ended && !all_left(self);
+        }
+        self.join_threads(ended, until) && all_ended
     }
 
     /// Joins threads that have ended, on another thread where that may take for ever: destructors of thread-locals
