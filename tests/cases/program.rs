@@ -4,10 +4,13 @@
 
 #![allow(unreachable_pub)] // Modules of a program: there is no outside.
 
+mod back_pressure;
 mod caller_runs;
+mod daemons;
 mod deadline;
 mod default_pool;
 mod delays;
+mod endings;
 mod exit_net;
 mod fork;
 mod order;
@@ -30,10 +33,13 @@ type Case = (&'static str, fn() -> Ended);
 fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
     let cases = [
+        back_pressure::CASES,
         caller_runs::CASES,
+        daemons::CASES,
         deadline::CASES,
         default_pool::CASES,
         delays::CASES,
+        endings::CASES,
         exit_net::CASES,
         fork::CASES,
         order::CASES,
