@@ -260,6 +260,56 @@ fn what_a_deadline_discards_is_dropped_once_whatever_else_cancels_it_meanwhile()
     });
 }
 
+/// Says that it is dropped, which then takes until the sender is dropped.
+struct Slow(Sender<()>, mpsc::Receiver<()>);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.0.send(()).unwrap();
+        let _ = self.1.recv();
+    }
+}
+
+#[test]
+fn no_handle_resolves_while_its_captures_are_being_dropped() {
+    let _tidy = tidy();
+    for (is_cancelled, panics) in [(true, false), (false, false), (false, true)] {
+        within(move || {
+            let pool = pool_in(&registry(), 1);
+            let go = occupy(&pool);
+            let (dropping, is_dropping) = mpsc::channel();
+            let (end, wait) = mpsc::channel::<()>();
+            let slow = Slow(dropping, wait);
+            let task = move || {
+                let _slow = &slow;
+                if panics {
+                    resume_unwind(Box::new("without a message"));
+                }
+            };
+            let handle = pool.spawn(task).unwrap();
+            let canceller = handle.canceller();
+            let canceller = thread::spawn(move || is_cancelled && canceller.cancel());
+            if !is_cancelled {
+                drop(go);
+            }
+            is_dropping.recv().unwrap();
+            let handle =
+                handle.join_timeout(Duration::from_millis(20)).expect_err("its capture is still there");
+            assert!(!handle.is_finished());
+            drop(end);
+            assert_eq!(
+                handle.join().map_err(|error| error.is_cancelled()).err(),
+                match (is_cancelled, panics) {
+                    (true, _) => Some(true),
+                    (false, true) => Some(false),
+                    (false, false) => None,
+                }
+            );
+            assert_eq!(canceller.join().unwrap(), is_cancelled);
+        });
+    }
+}
+
 /// Callbacks that share a value, and something to see whether they are still there.
 fn watched(builder: PoolBuilder) -> (PoolBuilder, Weak<Tracked<()>>) {
     let shared = Arc::new(Tracked::new(()));

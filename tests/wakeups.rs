@@ -299,9 +299,10 @@ mod spurious {
                     thread::Builder::new().name(format!("w-{n}")).spawn(wait).unwrap()
                 })
                 .collect();
-            let mut woken = BTreeMap::new();
+            let (start, mut woken) = (Instant::now(), BTreeMap::new());
             while woken.len() < waiting || woken.values().any(|times| *times < 20) {
                 wake_all("w-", &mut woken);
+                assert!(start.elapsed() < Duration::from_secs(30), "not all of them wait: {woken:?}");
                 thread::yield_now();
             }
             assert_eq!(is_over.try_recv(), Err(mpsc::TryRecvError::Empty), "{woken:?}");
