@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, meet, pool_in, within};
+use common::{assert_adds_up, meet, pool_in, registry, tidy, within};
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Debug;
@@ -15,9 +15,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{
-    as_completed, join_all, join_any, task, AsCompleted, JoinError, JoinHandle, Pool, Registry, TimedOut,
-};
+use winddown::{as_completed, join_all, join_any, task, AsCompleted, JoinError, JoinHandle, Pool, TimedOut};
 
 const fn is_iterator<T: ExactSizeIterator + Send + Sync + UnwindSafe + RefUnwindSafe + Debug>() {}
 const fn is_error<T: Error + Send + Sync + Copy + Eq + 'static>() {}
@@ -25,7 +23,7 @@ const _: () = is_iterator::<AsCompleted<u8>>();
 const _: () = is_error::<TimedOut>();
 
 fn pool(max_threads: usize) -> Pool {
-    pool_in(&Registry::new(), max_threads)
+    pool_in(&registry(), max_threads)
 }
 
 /// A task that ends with `value` when what comes along is dropped.
@@ -74,6 +72,7 @@ fn inside<T: Send + 'static>(pool: &Pool, task: impl FnOnce(&Pool) -> T + Send +
 
 #[test]
 fn join_all_gives_all_results_in_the_order_of_the_handles() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         let (first, one) = occupy(&pool, 1);
@@ -98,6 +97,7 @@ fn join_all_gives_all_results_in_the_order_of_the_handles() {
 
 #[test]
 fn join_all_takes_all_handles_before_it_waits() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         let meeting = Arc::new(Barrier::new(3));
@@ -114,6 +114,7 @@ fn join_all_takes_all_handles_before_it_waits() {
 
 #[test]
 fn join_all_runs_queued_tasks_in_place_inside_a_task() {
+    let _tidy = tidy();
     within(|| {
         let results = inside(&pool(1), |pool| {
             let me = thread::current().id();
@@ -128,6 +129,7 @@ fn join_all_runs_queued_tasks_in_place_inside_a_task() {
 
 #[test]
 fn results_come_in_the_order_in_which_the_tasks_end() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(4);
         let (mut gates, handles): (Vec<_>, Vec<_>) =
@@ -144,6 +146,7 @@ fn results_come_in_the_order_in_which_the_tasks_end() {
 
 #[test]
 fn the_order_is_that_of_the_ends_even_if_nobody_looks() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, _running) = occupy(&pool, ());
@@ -160,6 +163,7 @@ fn the_order_is_that_of_the_ends_even_if_nobody_looks() {
 
 #[test]
 fn what_has_ended_before_comes_first_in_the_order_of_the_handles() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (go, blocked) = occupy(&pool, 0);
@@ -176,6 +180,7 @@ fn what_has_ended_before_comes_first_in_the_order_of_the_handles() {
 
 #[test]
 fn each_task_comes_once_however_it_ends() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, running) = occupy(&pool, 0);
@@ -199,6 +204,7 @@ fn each_task_comes_once_however_it_ends() {
 
 #[test]
 fn what_a_shutdown_cancels_or_abandons_comes_too() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, running) = occupy(&pool, 0);
@@ -214,6 +220,7 @@ fn what_a_shutdown_cancels_or_abandons_comes_too() {
 
 #[test]
 fn what_is_handed_back_comes_when_it_is_run_or_dropped() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, running) = occupy(&pool, 0);
@@ -239,6 +246,7 @@ fn what_is_handed_back_comes_when_it_is_run_or_dropped() {
 
 #[test]
 fn a_wait_of_pools_of_all_sorts_gets_all_results() {
+    let _tidy = tidy();
     within(|| {
         let (one, other, closed) = (pool(1), pool(2), pool(1));
         let handles = (0..60).map(|n| [&one, &other, &closed][n % 3].spawn(move || n).unwrap());
@@ -253,6 +261,7 @@ fn a_wait_of_pools_of_all_sorts_gets_all_results() {
 
 #[test]
 fn a_timed_wait_is_never_early_and_says_how_many_are_left() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (go, blocked) = occupy(&pool, 1);
@@ -274,6 +283,7 @@ fn a_timed_wait_is_never_early_and_says_how_many_are_left() {
 
 #[test]
 fn a_result_that_is_ready_beats_a_deadline_that_has_passed() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         for n in 0..2000 {
@@ -290,6 +300,7 @@ fn a_result_that_is_ready_beats_a_deadline_that_has_passed() {
 
 #[test]
 fn a_timed_wait_runs_nothing_in_place_and_an_untimed_one_does_so_after_it() {
+    let _tidy = tidy();
     within(|| {
         let in_place = inside(&pool(1), |pool| {
             let me = thread::current().id();
@@ -307,6 +318,7 @@ const MANY: usize = 100_000;
 
 #[test]
 fn a_hundred_thousand_tasks_are_waited_for() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let handles: Vec<_> = (0..MANY).map(|n| pool.spawn(move || n).unwrap()).collect();
@@ -320,6 +332,7 @@ fn a_hundred_thousand_tasks_are_waited_for() {
 
 #[test]
 fn a_hundred_thousand_tasks_are_waited_for_inside_a_task() {
+    let _tidy = tidy();
     within(|| {
         for threads in [1, 2] {
             let sum = inside(&pool(threads), |pool| {
@@ -333,6 +346,7 @@ fn a_hundred_thousand_tasks_are_waited_for_inside_a_task() {
 
 #[test]
 fn a_hundred_thousand_tasks_of_another_pool_are_waited_for_inside_a_task() {
+    let _tidy = tidy();
     within(|| {
         let other = pool(1);
         let sum = inside(&pool(1), move |pool| {
@@ -352,6 +366,7 @@ fn a_hundred_thousand_tasks_of_another_pool_are_waited_for_inside_a_task() {
 
 #[test]
 fn tasks_that_end_cancel_and_are_added_at_once_come_once_each() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         for round in 0..1500 {
@@ -382,6 +397,7 @@ fn tasks_that_end_cancel_and_are_added_at_once_come_once_each() {
 
 #[test]
 fn a_tree_of_tasks_is_waited_for_on_one_thread() {
+    let _tidy = tidy();
     fn leaves(pool: &Pool, depth: u32) -> u64 {
         if depth == 0 {
             return 1;
@@ -401,6 +417,7 @@ fn a_tree_of_tasks_is_waited_for_on_one_thread() {
 
 #[test]
 fn a_queued_task_is_run_in_place_although_it_was_tried_before_elsewhere() {
+    let _tidy = tidy();
     within(|| {
         let (one, other) = (pool(1), pool(1));
         let (give, take) = mpsc::channel::<AsCompleted<u32>>();
@@ -420,6 +437,7 @@ fn a_queued_task_is_run_in_place_although_it_was_tried_before_elsewhere() {
 
 #[test]
 fn a_queued_task_is_run_in_place_although_it_might_not_be_before_for_want_of_a_permit() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let limit = pool.limit(1);
@@ -438,6 +456,7 @@ fn a_queued_task_is_run_in_place_although_it_might_not_be_before_for_want_of_a_p
 
 #[test]
 fn a_task_that_may_not_be_started_yet_is_waited_for() {
+    let _tidy = tidy();
     within(|| {
         let got = inside(&pool(1), |pool| {
             let limit = pool.limit(1);
@@ -452,6 +471,7 @@ fn a_task_that_may_not_be_started_yet_is_waited_for() {
 
 #[test]
 fn a_task_that_is_not_due_is_waited_for() {
+    let _tidy = tidy();
     within(|| {
         let got = inside(&pool(1), |pool| {
             let late = pool.spawn_after(Duration::from_millis(20), || 1).unwrap();
@@ -464,6 +484,7 @@ fn a_task_that_is_not_due_is_waited_for() {
 
 #[test]
 fn a_task_of_a_limit_shares_its_permit_with_those_that_it_waits_for() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let limit = pool.limit(1);
@@ -478,6 +499,7 @@ fn a_task_of_a_limit_shares_its_permit_with_those_that_it_waits_for() {
 
 #[test]
 fn a_task_that_waits_for_itself_panics_each_time_and_is_told_of_the_others() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (give, take) = mpsc::channel::<AsCompleted<Vec<u32>>>();
@@ -506,6 +528,7 @@ fn a_task_that_waits_for_itself_panics_each_time_and_is_told_of_the_others() {
 
 #[test]
 fn dropped_early_it_detaches_what_is_left() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let ran = Arc::new(AtomicUsize::new(0));
@@ -530,6 +553,7 @@ fn dropped_early_it_detaches_what_is_left() {
 
 #[test]
 fn a_result_is_kept_no_longer_than_until_it_is_taken() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let value = Arc::new(());
@@ -553,6 +577,7 @@ impl Wake for Count {
 
 #[test]
 fn a_handle_that_was_polled_before_wakes_its_old_waker_no_more() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, mut handle) = occupy(&pool, 5);
@@ -572,6 +597,7 @@ fn a_handle_that_was_polled_before_wakes_its_old_waker_no_more() {
 
 #[test]
 fn join_any_takes_the_first_success_and_cancels_the_rest() {
+    let _tidy = tidy();
     within(|| {
         let (pool, busy) = (pool(3), pool(1));
         let (_go, _running) = occupy(&busy, ());
@@ -612,6 +638,7 @@ fn join_any_takes_the_first_success_and_cancels_the_rest() {
 
 #[test]
 fn join_any_prefers_a_success_that_is_there_to_failures_before_it() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, _running) = occupy(&pool, ());
@@ -627,6 +654,7 @@ fn join_any_prefers_a_success_that_is_there_to_failures_before_it() {
 
 #[test]
 fn join_any_gives_the_last_error_if_all_fail_and_logs_the_panics_before_it() {
+    let _tidy = tidy();
     within(|| {
         let lines = common::listen();
         let pool = pool(2);
@@ -656,6 +684,7 @@ fn join_any_gives_the_last_error_if_all_fail_and_logs_the_panics_before_it() {
 
 #[test]
 fn join_any_works_inside_a_task_of_a_pool_of_one_thread() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -681,6 +710,7 @@ fn join_any_works_inside_a_task_of_a_pool_of_one_thread() {
 
 #[test]
 fn many_threads_wait_for_tasks_of_one_pool() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let consume = |receiver: Receiver<JoinHandle<usize>>| {

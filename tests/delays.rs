@@ -2,18 +2,20 @@
 
 mod common;
 
-use common::{assert_adds_up, eventually, listen, meet, occupy_with, pool_in, within, Outcome};
+use common::{
+    assert_adds_up, eventually, listen, meet, occupy_with, pool_in, registry, tidy, within, Outcome,
+};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{JoinHandle, Pool, PoolPhase, PoolReport, PoolStats, Registry, RejectReason};
+use winddown::{JoinHandle, Pool, PoolPhase, PoolReport, PoolStats, RejectReason};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn pool(max_threads: usize) -> Pool {
-    pool_in(&Registry::new(), max_threads)
+    pool_in(&registry(), max_threads)
 }
 
 fn millis(millis: u64) -> Duration {
@@ -55,6 +57,7 @@ fn run(case: &str) -> Outcome {
 
 #[test]
 fn a_delayed_task_runs_never_before_its_time() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         for delay in [Duration::from_nanos(1), Duration::from_micros(300), millis(1), millis(7), millis(40)] {
@@ -69,6 +72,7 @@ fn a_delayed_task_runs_never_before_its_time() {
 
 #[test]
 fn delays_come_due_in_the_order_of_their_times() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -95,6 +99,7 @@ fn delays_come_due_in_the_order_of_their_times() {
 
 #[test]
 fn equal_delays_come_due_in_the_order_of_their_submission() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (tell, told) = mpsc::channel();
@@ -109,9 +114,9 @@ fn equal_delays_come_due_in_the_order_of_their_submission() {
 
 #[test]
 fn a_delay_of_zero_is_queued_at_once_even_over_the_bound() {
+    let _tidy = tidy();
     within(|| {
-        let pool =
-            Pool::builder().registry(&Registry::new()).max_threads(1).queue_capacity(1).build().unwrap();
+        let pool = Pool::builder().registry(&registry()).max_threads(1).queue_capacity(1).build().unwrap();
         let (go, _) = occupy(&pool);
         pool.execute(|| ()).unwrap();
         let (tell, told) = mpsc::channel();
@@ -127,9 +132,9 @@ fn a_delay_of_zero_is_queued_at_once_even_over_the_bound() {
 
 #[test]
 fn what_comes_due_goes_over_the_bound_of_a_full_queue() {
+    let _tidy = tidy();
     within(|| {
-        let pool =
-            Pool::builder().registry(&Registry::new()).max_threads(1).queue_capacity(1).build().unwrap();
+        let pool = Pool::builder().registry(&registry()).max_threads(1).queue_capacity(1).build().unwrap();
         let (go, _) = occupy(&pool);
         pool.execute(|| ()).unwrap();
         let delayed: Vec<_> = (0..3).map(|n| pool.spawn_after(millis(1), move || n).unwrap()).collect();
@@ -145,6 +150,7 @@ fn what_comes_due_goes_over_the_bound_of_a_full_queue() {
 
 #[test]
 fn a_delay_that_no_clock_can_count_never_ends_and_can_be_cancelled() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let years = Duration::from_secs(600 * 366 * 24 * 3600);
@@ -168,8 +174,9 @@ fn a_delay_that_no_clock_can_count_never_ends_and_can_be_cancelled() {
 
 #[test]
 fn a_nearer_delay_is_not_kept_waiting_by_a_farther_one() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pools = [pool_in(&registry, 1), pool_in(&registry, 1)];
         let far: Vec<_> = pools.iter().map(|pool| pool.spawn_after(HOUR, || ()).unwrap()).collect();
         for pool in &pools {
@@ -188,6 +195,7 @@ fn a_nearer_delay_is_not_kept_waiting_by_a_farther_one() {
 
 #[test]
 fn a_task_may_delay_itself_again_and_again() {
+    let _tidy = tidy();
     within(|| {
         fn tick(left: u32, done: Sender<()>) {
             if left == 0 {
@@ -209,6 +217,7 @@ fn a_task_may_delay_itself_again_and_again() {
 
 #[test]
 fn the_panic_of_a_delayed_task_goes_to_its_handle_and_is_counted() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let error = pool.spawn_after(millis(1), || panic!("no luck")).unwrap().join().unwrap_err();
@@ -221,6 +230,7 @@ fn the_panic_of_a_delayed_task_goes_to_its_handle_and_is_counted() {
 
 #[test]
 fn a_delay_takes_no_worker_and_does_not_keep_others_from_one() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let delayed = pool.spawn_after(HOUR, || ()).unwrap();
@@ -232,6 +242,7 @@ fn a_delay_takes_no_worker_and_does_not_keep_others_from_one() {
 
 #[test]
 fn wait_idle_does_not_wait_for_delays() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let delayed = pool.spawn_after(HOUR, || ()).unwrap();
@@ -259,6 +270,7 @@ fn wait_idle_does_not_wait_for_delays() {
 
 #[test]
 fn a_task_of_the_only_thread_may_join_a_delayed_one() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let inner = pool.clone();
@@ -281,6 +293,7 @@ fn a_task_of_the_only_thread_may_join_a_delayed_one() {
 
 #[test]
 fn tasks_that_wait_for_each_other_leave_a_thread_for_what_comes_due() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (inner, meeting) = (pool.clone(), Arc::new(Barrier::new(2)));
@@ -300,6 +313,7 @@ fn tasks_that_wait_for_each_other_leave_a_thread_for_what_comes_due() {
 
 #[test]
 fn a_joined_delay_that_is_cancelled_ends_the_join() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let inner = pool.clone();
@@ -328,6 +342,7 @@ fn a_joined_delay_that_is_cancelled_ends_the_join() {
 
 #[test]
 fn a_delay_can_be_awaited() {
+    let _tidy = tidy();
     use std::future::Future;
     use std::task::{Context, Poll, Wake, Waker};
     struct Unpark(thread::Thread);
@@ -352,6 +367,7 @@ fn a_delay_can_be_awaited() {
 
 #[test]
 fn limits_hold_for_what_delayed_tasks_submit_and_not_for_delays() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let limited = pool.limit(1);
@@ -382,6 +398,7 @@ fn limits_hold_for_what_delayed_tasks_submit_and_not_for_delays() {
 
 #[test]
 fn cancelling_a_delay_frees_its_captures_at_once() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (task, drops) = doomed();
@@ -402,6 +419,7 @@ fn cancelling_a_delay_frees_its_captures_at_once() {
 
 #[test]
 fn a_dropped_handle_detaches_its_delay() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (tell, told) = mpsc::channel();
@@ -412,6 +430,7 @@ fn a_dropped_handle_detaches_its_delay() {
 
 #[test]
 fn a_delay_is_run_or_cancelled_and_never_both() {
+    let _tidy = tidy();
     within(|| {
         const COUNT: usize = 3_000;
         let pool = pool(2);
@@ -482,9 +501,10 @@ const ENDS: &[End] = &[
 
 #[test]
 fn every_end_of_a_pool_cancels_its_delays_and_counts_no_loss() {
+    let _tidy = tidy();
     for (name, end) in ENDS {
         within(move || {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 1);
             assert_eq!(pool.spawn(|| 5).unwrap().join().unwrap(), 5);
             let delayed: Vec<_> = (0..100)
@@ -520,12 +540,13 @@ fn every_end_of_a_pool_cancels_its_delays_and_counts_no_loss() {
 
 #[test]
 fn a_closing_pool_runs_what_is_due_and_cancels_what_is_not() {
+    let _tidy = tidy();
     // All but the drop of the last handle, which leaves nothing to look at, and those that cancel what is queued.
     for (name, end) in
         ENDS.iter().filter(|(name, _)| matches!(*name, "close" | "shutdown" | "the registry's shutdown"))
     {
         within(move || {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 1);
             let (go, _) = occupy(&pool);
             let due: Vec<_> = (0..20).map(|n| pool.spawn_after(millis(2), move || n).unwrap()).collect();
@@ -546,8 +567,9 @@ fn a_closing_pool_runs_what_is_due_and_cancels_what_is_not() {
 
 #[test]
 fn a_pool_that_is_not_open_refuses_delays_even_of_its_own_tasks() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let (inner, meeting) = (pool.clone(), Arc::new(Barrier::new(2)));
         let inside = meeting.clone();
@@ -578,8 +600,9 @@ fn a_pool_that_is_not_open_refuses_delays_even_of_its_own_tasks() {
 
 #[test]
 fn delays_come_due_until_their_own_pool_closes() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let (older, newer) = (pool_in(&registry, 1), pool_in(&registry, 1));
         let (inner, hooked) = (older.clone(), older.clone());
         registry
@@ -598,9 +621,10 @@ fn delays_come_due_until_their_own_pool_closes() {
 
 #[test]
 fn a_broken_pool_cancels_its_delays() {
+    let _tidy = tidy();
     within(|| {
         let lines = listen();
-        let registry = Registry::new();
+        let registry = registry();
         let broken = || -> () { panic!("no connection for delays") };
         let pool =
             Pool::builder().registry(&registry).max_threads(1).on_thread_start(broken).build().unwrap();
@@ -622,6 +646,7 @@ fn a_broken_pool_cancels_its_delays() {
 
 #[test]
 fn closing_meets_delays_that_come_due_and_every_one_is_settled() {
+    let _tidy = tidy();
     within(|| {
         for round in 0..100 {
             let pool = pool(2);
@@ -649,8 +674,9 @@ fn closing_meets_delays_that_come_due_and_every_one_is_settled() {
 
 #[test]
 fn a_delayed_task_may_hold_the_last_handle_of_its_pool() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         // It keeps the pool open, and runs.
         let pool = pool_in(&registry, 1);
         let last = pool.clone();
@@ -693,6 +719,7 @@ impl<F: FnMut()> OnDrop<F> {
 
 #[test]
 fn captures_that_panic_when_they_are_dropped_do_no_harm() {
+    let _tidy = tidy();
     for (name, end) in ENDS {
         within(move || {
             let pool = pool(1);
@@ -717,9 +744,10 @@ fn captures_that_panic_when_they_are_dropped_do_no_harm() {
 
 #[test]
 fn captures_may_use_the_pool_and_end_its_registry_when_they_are_dropped() {
+    let _tidy = tidy();
     for (name, end) in ENDS {
         within(move || {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 1);
             let inner = pool.clone();
             let task = OnDrop(move || {
@@ -745,6 +773,7 @@ fn captures_may_use_the_pool_and_end_its_registry_when_they_are_dropped() {
 
 #[test]
 fn captures_whose_drop_hangs_are_left_behind_at_the_deadline() {
+    let _tidy = tidy();
     let timeouts: [fn(&Pool) -> bool; 2] = [
         |pool| pool.shutdown_timeout(millis(100)).is_clean(),
         |pool| pool.registry().shutdown_timeout(millis(100)).is_clean(),
@@ -778,23 +807,27 @@ fn captures_whose_drop_hangs_are_left_behind_at_the_deadline() {
 
 #[test]
 fn a_million_delays_cost_at_most_100_bytes_each_and_cancelled_ones_nothing() {
+    let _tidy = tidy();
     run("delays_cost");
 }
 
 #[test]
 fn pools_that_had_delays_leave_nothing_behind() {
+    let _tidy = tidy();
     run("delays_leak");
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn one_thread_of_a_registry_waits_for_all_delays_and_only_while_there_are_any() {
+    let _tidy = tidy();
     run("delays_thread");
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn exit_cancels_delays_and_leaves_no_timer() {
+    let _tidy = tidy();
     let outcome = run("delays_at_exit");
     let lines = ["due in a hook", "the pool's was dropped", "0 timers"];
     lines.iter().for_each(|line| assert_eq!(outcome.count(line), 1, "{outcome:#?}"));
@@ -805,6 +838,7 @@ fn exit_cancels_delays_and_leaves_no_timer() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_delay_for_which_no_timer_can_be_had_is_refused() {
+    let _tidy = tidy();
     let outcome = common::run("delays_without_timer");
     outcome.assert_code(0);
 }
@@ -812,11 +846,13 @@ fn a_delay_for_which_no_timer_can_be_had_is_refused() {
 #[test]
 #[cfg(target_os = "linux")]
 fn what_is_due_waits_for_a_worker_where_none_can_be_had() {
+    let _tidy = tidy();
     run("delays_without_worker");
 }
 
 #[test]
 #[cfg(unix)]
 fn a_forked_child_has_no_delays_but_its_own() {
+    let _tidy = tidy();
     run("delays_in_fork");
 }

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{assert_adds_up, assert_threads_at_most, meet, occupy_with, thread_count, within};
+use common::{
+    assert_adds_up, assert_threads_at_most, meet, occupy_with, registry, thread_count, tidy, within,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::Future;
 use std::pin::{pin, Pin};
@@ -12,10 +14,10 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{Pool, PoolBuilder, Registry, RejectReason, WhenFull};
+use winddown::{Pool, PoolBuilder, RejectReason, WhenFull};
 
 fn builder(max_threads: usize, capacity: usize) -> PoolBuilder {
-    Pool::builder().registry(&Registry::new()).max_threads(max_threads).queue_capacity(capacity)
+    Pool::builder().registry(&registry()).max_threads(max_threads).queue_capacity(capacity)
 }
 
 /// A task that has started and goes on until what this returns is dropped.
@@ -75,6 +77,7 @@ fn submitter<R: Send + 'static>(
 
 #[test]
 fn a_full_queue_refuses_those_who_do_not_wait_and_gives_the_closure_back() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 3).when_full(WhenFull::Reject), 3);
         let refused = pool.execute(|| ()).unwrap_err();
@@ -93,6 +96,7 @@ fn a_full_queue_refuses_those_who_do_not_wait_and_gives_the_closure_back() {
 
 #[test]
 fn a_submitter_waits_for_room_and_those_who_wait_come_in_in_their_order() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1), 1);
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -116,6 +120,7 @@ fn a_submitter_waits_for_room_and_those_who_wait_come_in_in_their_order() {
 
 #[test]
 fn a_wait_for_room_ends_with_its_time_and_gives_the_closure_back() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1), 1);
         let start = Instant::now();
@@ -133,6 +138,7 @@ fn a_wait_for_room_ends_with_its_time_and_gives_the_closure_back() {
 
 #[test]
 fn who_gives_up_waiting_leaves_its_place_to_the_next() {
+    let _tidy = tidy();
     within(|| {
         for round in 0..200 {
             let (pool, go) = full(builder(1, 1), 1);
@@ -156,6 +162,7 @@ fn who_gives_up_waiting_leaves_its_place_to_the_next() {
 
 #[test]
 fn closing_wakes_all_who_wait_and_needs_no_room() {
+    let _tidy = tidy();
     within(|| {
         type End = fn(&Pool) -> RejectReason;
         let ends: [End; 4] = [
@@ -215,6 +222,7 @@ fn closing_wakes_all_who_wait_and_needs_no_room() {
 
 #[test]
 fn a_task_goes_over_the_bound_of_its_own_pool() {
+    let _tidy = tidy();
     within(|| {
         for when_full in [WhenFull::Block, WhenFull::Reject, WhenFull::CallerRuns] {
             let pool = builder(1, 1).when_full(when_full).build().unwrap();
@@ -240,6 +248,7 @@ fn a_task_goes_over_the_bound_of_its_own_pool() {
 
 #[test]
 fn a_task_that_is_cancelled_in_the_queue_makes_room() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 2), 1);
         let queued = pool.spawn(|| ()).unwrap();
@@ -259,6 +268,7 @@ fn a_task_that_is_cancelled_in_the_queue_makes_room() {
 
 #[test]
 fn the_caller_runs_what_there_is_no_room_for_unless_the_pool_is_closed() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1).name("helped").when_full(WhenFull::CallerRuns), 1);
         let me = thread::current().id();
@@ -290,6 +300,7 @@ fn the_caller_runs_what_there_is_no_room_for_unless_the_pool_is_closed() {
 
 #[test]
 fn a_drain_waits_for_what_a_caller_runs() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1).when_full(WhenFull::CallerRuns), 1);
         let (running, is_running) = mpsc::channel();
@@ -314,6 +325,7 @@ fn a_drain_waits_for_what_a_caller_runs() {
 
 #[test]
 fn no_sampler_sees_more_queued_than_there_is_room_for() {
+    let _tidy = tidy();
     within(|| {
         const CAPACITY: u64 = 8;
         let pool = builder(3, CAPACITY as usize).build().unwrap();
@@ -341,6 +353,7 @@ fn no_sampler_sees_more_queued_than_there_is_room_for() {
 
 #[test]
 fn a_capacity_may_be_one_or_as_large_as_numbers_go() {
+    let _tidy = tidy();
     within(|| {
         for capacity in [1, 2, usize::MAX] {
             let pool = builder(2, capacity).build().unwrap();
@@ -357,8 +370,9 @@ fn a_capacity_may_be_one_or_as_large_as_numbers_go() {
 
 #[test]
 fn a_hook_may_submit_to_a_full_queue() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = Pool::builder().registry(&registry).max_threads(1).queue_capacity(1).build().unwrap();
         let go = occupy(&pool);
         pool.execute(|| ()).unwrap();
@@ -378,8 +392,9 @@ fn a_hook_may_submit_to_a_full_queue() {
 
 #[test]
 fn a_follow_up_waits_for_room_in_another_pool_that_drains() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let make = || Pool::builder().registry(&registry).max_threads(1).queue_capacity(1);
         let (older, go) = full(make(), 1);
         let (newer, hold) = full(make(), 0);
@@ -417,6 +432,7 @@ fn poll<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Outpu
 
 #[test]
 fn an_async_submission_waits_without_blocking_and_is_woken_by_room() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1).when_full(WhenFull::Reject), 1);
         let (waker, is_woken) = flag();
@@ -433,6 +449,7 @@ fn an_async_submission_waits_without_blocking_and_is_woken_by_room() {
 
 #[test]
 fn an_async_submission_that_is_dropped_submits_nothing_and_passes_its_place_on() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1), 1);
         let (waker, is_woken) = flag();
@@ -457,6 +474,7 @@ fn an_async_submission_that_is_dropped_submits_nothing_and_passes_its_place_on()
 
 #[test]
 fn an_async_submission_is_refused_when_the_pool_closes() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1), 1);
         let (waker, is_woken) = flag();
@@ -472,6 +490,7 @@ fn an_async_submission_is_refused_when_the_pool_closes() {
 
 #[test]
 fn threads_and_futures_wait_in_one_line() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1), 1);
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -522,6 +541,7 @@ static COUNTING: Counting = Counting;
 
 #[test]
 fn memory_stays_flat_and_nothing_is_lost_through_a_short_queue() {
+    let _tidy = tidy();
     within(|| {
         // The tests beside this one panic, and std then keeps tens of megabytes of what it has read to name the frames.
         let _ = std::backtrace::Backtrace::force_capture().to_string();
@@ -550,6 +570,7 @@ fn memory_stays_flat_and_nothing_is_lost_through_a_short_queue() {
 
 #[test]
 fn who_comes_too_late_for_its_place_is_called_again() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..20 {
             let pool = builder(2, 1).build().unwrap();
@@ -579,6 +600,7 @@ fn who_comes_too_late_for_its_place_is_called_again() {
 
 #[test]
 fn a_waker_that_submits_does_not_wait_on_a_worker_of_the_pool() {
+    let _tidy = tidy();
     struct Resubmit(Pool, Sender<()>);
     impl Wake for Resubmit {
         fn wake(self: Arc<Self>) {
@@ -603,6 +625,7 @@ fn a_waker_that_submits_does_not_wait_on_a_worker_of_the_pool() {
 
 #[test]
 fn a_callback_of_a_pool_goes_over_its_bound() {
+    let _tidy = tidy();
     within(|| {
         let (send, receive) = mpsc::channel::<Pool>();
         let (submitted, has_submitted) = mpsc::channel();
@@ -623,6 +646,7 @@ fn a_callback_of_a_pool_goes_over_its_bound() {
 
 #[test]
 fn a_task_that_a_worker_of_another_pool_runs_is_inside_that_pool_too() {
+    let _tidy = tidy();
     within(|| {
         let (helped, hold) = full(builder(1, 1).when_full(WhenFull::CallerRuns), 1);
         let pool = builder(1, 1).build().unwrap();
@@ -649,6 +673,7 @@ fn a_task_that_a_worker_of_another_pool_runs_is_inside_that_pool_too() {
 
 #[test]
 fn no_lock_is_held_while_a_waker_is_dropped() {
+    let _tidy = tidy();
     use std::task::{RawWaker, RawWakerVTable};
     static VTABLE: RawWakerVTable =
         RawWakerVTable::new(|pool| RawWaker::new(pool, &VTABLE), look, look, look);
@@ -660,28 +685,38 @@ fn no_lock_is_held_while_a_waker_is_dropped() {
     }
     within(|| {
         let (pool, go) = full(builder(1, 1), 1);
-        let pool: &'static Pool = Box::leak(Box::new(pool));
-        // SAFETY: the functions of the table do as they must, from whatever thread.
+        let pool = Box::into_raw(Box::new(pool));
+        {
+            // SAFETY: it is given back below, when all wakers are gone.
+            #[allow(unsafe_code)]
+            let pool = unsafe { &*pool };
+            // SAFETY: the functions of the table do as they must, from whatever thread.
+            #[allow(unsafe_code)]
+            let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(pool).cast(), &VTABLE)) };
+            let mut submission = pin!(pool.spawn_async(|| 5));
+            assert!(poll(submission.as_mut(), &waker).is_pending());
+            let mut refused = pin!(pool.spawn_async(|| 5));
+            assert!(poll(refused.as_mut(), &waker).is_pending());
+            let mut dropped = Box::pin(pool.spawn_async(|| 5));
+            assert!(poll(dropped.as_mut(), &waker).is_pending());
+            drop(dropped);
+            drop(go);
+            pool.wait_idle();
+            let Poll::Ready(handle) = poll(submission.as_mut(), &waker) else { panic!("there is room") };
+            assert_eq!(handle.unwrap().join().unwrap(), 5);
+            pool.close();
+            assert!(poll(refused.as_mut(), &waker).is_ready());
+            pool.shutdown();
+        }
+        // SAFETY: the wakers went with the block, and the worker, which may have had one, is joined.
         #[allow(unsafe_code)]
-        let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(pool).cast(), &VTABLE)) };
-        let mut submission = pin!(pool.spawn_async(|| 5));
-        assert!(poll(submission.as_mut(), &waker).is_pending());
-        let mut refused = pin!(pool.spawn_async(|| 5));
-        assert!(poll(refused.as_mut(), &waker).is_pending());
-        let mut dropped = Box::pin(pool.spawn_async(|| 5));
-        assert!(poll(dropped.as_mut(), &waker).is_pending());
-        drop(dropped);
-        drop(go);
-        pool.wait_idle();
-        let Poll::Ready(handle) = poll(submission.as_mut(), &waker) else { panic!("there is room") };
-        assert_eq!(handle.unwrap().join().unwrap(), 5);
-        pool.close();
-        assert!(poll(refused.as_mut(), &waker).is_ready());
+        drop(unsafe { Box::from_raw(pool) });
     });
 }
 
 #[test]
 fn a_caller_whose_task_was_abandoned_is_no_worker_that_is_stuck() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1).when_full(WhenFull::CallerRuns), 1);
         let (running, is_running) = mpsc::channel();
@@ -719,6 +754,7 @@ impl<F: Fn() + Send + Sync> Wake for OnWake<F> {
 
 #[test]
 fn a_waker_that_hangs_keeps_no_task_from_a_deadline() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1), 1);
         let (woken, is_woken) = mpsc::channel();
@@ -741,6 +777,7 @@ fn a_waker_that_hangs_keeps_no_task_from_a_deadline() {
 
 #[test]
 fn a_waker_may_wait_for_the_pool_on_its_worker() {
+    let _tidy = tidy();
     within(|| {
         for threads in [1, 2] {
             let pool = builder(threads, 3).build().unwrap();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{run, Outcome};
+use common::{registry, run, tidy, Outcome};
 use std::cell::RefCell;
 use std::error::Error;
 use std::future::Future;
@@ -106,28 +106,33 @@ fn whole_order(case: &str, code: i32) {
 
 #[test]
 fn hooks_pools_threads_and_hooks_end_in_order_in_an_explicit_shutdown() {
+    let _tidy = tidy();
     whole_order("whole_order_when_main_shuts_down", 0);
 }
 
 #[test]
 fn hooks_pools_threads_and_hooks_end_in_order_when_a_task_exits() {
+    let _tidy = tidy();
     whole_order("whole_order_when_a_task_exits", 7);
 }
 
 #[test]
 #[cfg(feature = "exit-hook")]
 fn hooks_pools_threads_and_hooks_end_in_order_when_main_returns() {
+    let _tidy = tidy();
     whole_order("whole_order_when_main_returns", 0);
 }
 
 #[test]
 #[cfg(all(unix, feature = "exit-hook"))]
 fn hooks_pools_threads_and_hooks_end_in_order_when_main_exits() {
+    let _tidy = tidy();
     whole_order("whole_order_when_main_exits", 3);
 }
 
 #[test]
 fn a_private_registry_can_be_shut_down_ahead_of_the_others() {
+    let _tidy = tidy();
     let outcome = run("whole_order_when_a_private_shutdown_came_first");
     outcome.assert_code(0).assert_silent();
     let lines: Vec<_> = outcome.stdout.lines().collect();
@@ -146,6 +151,7 @@ fn run_well(case: &str) -> Outcome {
 
 #[test]
 fn thread_local_destructors_of_every_worker_run_before_post_join_hooks() {
+    let _tidy = tidy();
     for case in
         ["destructor_of_a_live_pool", "destructor_of_a_dropped_pool", "destructor_of_an_expired_worker"]
     {
@@ -155,17 +161,20 @@ fn thread_local_destructors_of_every_worker_run_before_post_join_hooks() {
 
 #[test]
 fn hooks_run_once_however_often_the_process_shuts_down() {
+    let _tidy = tidy();
     assert_eq!(run_well("hooks_run_once").stdout, "before\nafter\n");
 }
 
 #[test]
 #[cfg(feature = "exit-hook")]
 fn hooks_run_at_exit_though_there_never_was_a_pool() {
+    let _tidy = tidy();
     assert_eq!(run_well("hooks_without_a_pool").stdout, "before\nafter\n");
 }
 
 #[test]
 fn a_panicking_hook_stops_nothing_and_keeps_the_exit_code() {
+    let _tidy = tidy();
     let mut endings = vec![("hook_panics_and_main_exits", 3)];
     if cfg!(feature = "exit-hook") {
         endings.push(("hook_panics", 0));
@@ -181,11 +190,13 @@ fn a_panicking_hook_stops_nothing_and_keeps_the_exit_code() {
 
 #[test]
 fn a_hook_ends_a_worker_that_waits_for_more() {
+    let _tidy = tidy();
     assert_eq!(run_well("hook_ends_a_consumer").stdout, "request 7\n");
 }
 
 #[test]
 fn work_that_a_hook_leaves_on_a_new_pool_is_drained() {
+    let _tidy = tidy();
     let outcome = run_well("hook_leaves_work_on_a_new_pool");
     assert_eq!(outcome.count("task "), 10, "{outcome:#?}");
     assert_eq!(outcome.position("after"), 10, "{outcome:#?}");
@@ -193,16 +204,19 @@ fn work_that_a_hook_leaves_on_a_new_pool_is_drained() {
 
 #[test]
 fn follow_ups_between_pools_run_to_their_end_at_exit() {
+    let _tidy = tidy();
     assert_eq!(run_well("follow_ups_between_pools").count("task"), 200);
 }
 
 #[test]
 fn tasks_that_wait_for_tasks_of_another_pool_end_at_exit() {
+    let _tidy = tidy();
     assert_eq!(run_well("tasks_wait_for_tasks_of_another_pool").count("task "), 20);
 }
 
 #[test]
 fn exit_does_not_wait_for_a_daemon_pool() {
+    let _tidy = tidy();
     let outcome = run_well("daemon_runs_for_ever");
     assert_eq!(outcome.stdout, "before\ntask\nafter\n");
     assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
@@ -212,7 +226,8 @@ fn exit_does_not_wait_for_a_daemon_pool() {
 
 #[test]
 fn hooks_run_newest_first_around_the_drain() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let pools = [pool_of(&registry, "old", 2), pool_of(&registry, "new", 2)];
     for n in 1..=3 {
         let (pools, inner) = (pools.clone(), journal.clone());
@@ -242,8 +257,9 @@ fn hooks_run_newest_first_around_the_drain() -> Tested {
 
 #[test]
 fn ten_thousand_hooks_run_in_order() -> Tested {
+    let _tidy = tidy();
     const COUNT: usize = 10_000;
-    let registry = Registry::new();
+    let registry = registry();
     let order = Arc::new(Mutex::new(Vec::new()));
     for n in 0..COUNT {
         let (before, after) = (order.clone(), order.clone());
@@ -259,7 +275,8 @@ fn ten_thousand_hooks_run_in_order() -> Tested {
 
 #[test]
 fn hooks_run_once_however_many_ask_for_the_shutdown() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     for _ in 0..2 {
         registry.before_join("before", journal.noting("before"))?;
         registry.after_join("after", journal.noting("after"))?;
@@ -283,13 +300,14 @@ fn hooks_run_once_however_many_ask_for_the_shutdown() -> Tested {
 
 #[test]
 fn a_panicking_hook_is_reported_and_stops_nothing() -> Tested {
+    let _tidy = tidy();
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
             panic!("no luck with the payload");
         }
     }
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let (registry, journal) = (registry(), Journal::default());
     let pool = pool_of(&registry, "pool", 1);
     registry.before_join("first", journal.noting("before"))?;
     registry.before_join("panics", || panic!("no luck before"))?;
@@ -322,6 +340,7 @@ fn a_panicking_hook_is_reported_and_stops_nothing() -> Tested {
 
 #[test]
 fn a_hook_or_hold_that_comes_too_late_is_refused_and_the_closure_returned() -> Tested {
+    let _tidy = tidy();
     fn assert_refused(registry: &Registry, journal: &Journal, when: &str) {
         let before = registry.before_join("late", journal.noting(format!("{when}, before"))).unwrap_err();
         let after = registry.after_join("late", journal.noting(format!("{when}, after"))).unwrap_err();
@@ -331,7 +350,7 @@ fn a_hook_or_hold_that_comes_too_late_is_refused_and_the_closure_returned() -> T
         after.into_inner()();
         let _: ShuttingDown = registry.hold("late").unwrap_err();
     }
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let (registry, journal) = (registry(), Journal::default());
     let pool = pool_of(&registry, "pool", 1);
     let (of_hook, noted) = (registry.clone(), journal.clone());
     registry.before_join("before", move || assert_refused(&of_hook, &noted, "before"))?;
@@ -353,7 +372,8 @@ fn a_hook_or_hold_that_comes_too_late_is_refused_and_the_closure_returned() -> T
 
 #[test]
 fn a_hook_can_remove_others_and_not_itself() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let before = registry.before_join("removed", journal.noting("before"))?;
     let after = registry.after_join("removed", journal.noting("after"))?;
     let (own, its_own) = channel();
@@ -373,6 +393,7 @@ fn a_hook_can_remove_others_and_not_itself() -> Tested {
 
 #[test]
 fn a_hooks_captures_are_dropped_right_after_it_ran() -> Tested {
+    let _tidy = tidy();
     struct Capture(Journal, &'static str, bool);
     impl Drop for Capture {
         fn drop(&mut self) {
@@ -380,7 +401,7 @@ fn a_hooks_captures_are_dropped_right_after_it_ran() -> Tested {
             assert!(!self.2, "no luck with a capture");
         }
     }
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let (registry, journal) = (registry(), Journal::default());
     for (name, panics) in [("a", false), ("b", true), ("c", false)] {
         let capture = Capture(journal.clone(), name, panics);
         registry.before_join(name, move || capture.0.note(capture.1))?;
@@ -399,7 +420,8 @@ fn a_hooks_captures_are_dropped_right_after_it_ran() -> Tested {
 
 #[test]
 fn a_hook_can_wait_for_tasks_and_for_threads() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let pool = pool_of(&registry, "pool", 1);
     let hook_pool = pool.clone();
     let noted = journal.clone();
@@ -420,7 +442,8 @@ fn a_hook_can_wait_for_tasks_and_for_threads() -> Tested {
 
 #[test]
 fn pools_can_be_built_until_the_drain_begins() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let (of_hook, noted) = (registry.clone(), journal.clone());
     registry.before_join("builds", move || {
         pool_of(&of_hook, "late", 1).execute(noted.noting("task of a late pool")).unwrap();
@@ -443,7 +466,8 @@ fn pools_can_be_built_until_the_drain_begins() -> Tested {
 
 #[test]
 fn a_hold_keeps_pools_open_until_it_is_dropped() -> Tested {
-    let registry = Registry::new();
+    let _tidy = tidy();
+    let registry = registry();
     let pool = pool_of(&registry, "pool", 1);
     let (ran, has_run) = channel();
     registry.before_join("runs", move || ran.send(()).unwrap())?;
@@ -470,7 +494,8 @@ fn a_hold_keeps_pools_open_until_it_is_dropped() -> Tested {
 
 #[test]
 fn the_token_fires_before_the_first_hook() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let token = registry.token();
     assert!(!token.is_triggered());
     assert!(!token.wait_timeout(Duration::from_millis(1)));
@@ -496,7 +521,8 @@ fn the_token_fires_before_the_first_hook() -> Tested {
 
 #[test]
 fn pools_drain_newest_first() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let names = ["a", "b", "c", "d"];
     let pools = names.map(|name| pool_of(&registry, name, 1));
     for pool in &pools {
@@ -534,7 +560,8 @@ fn bounce(here: Pool, there: Pool, left: usize, journal: Journal) {
 
 #[test]
 fn follow_ups_within_a_pool_run_to_their_end() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let pool = pool_of(&registry, "pool", 2);
     for _ in 0..2 {
         let (own, noted) = (pool.clone(), journal.clone());
@@ -552,7 +579,8 @@ fn follow_ups_within_a_pool_run_to_their_end() -> Tested {
 
 #[test]
 fn follow_ups_within_a_pool_that_only_closes_run_to_their_end() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     for shut_down in [true, false] {
         let pool = pool_of(&registry, "pool", 2);
         let (own, noted) = (pool.clone(), journal.clone());
@@ -575,8 +603,9 @@ fn follow_ups_within_a_pool_that_only_closes_run_to_their_end() -> Tested {
 
 #[test]
 fn follow_ups_between_pools_run_to_their_end() -> Tested {
+    let _tidy = tidy();
     for threads in [1, 2] {
-        let (registry, journal) = (Registry::new(), Journal::default());
+        let (registry, journal) = (registry(), Journal::default());
         let pools = [pool_of(&registry, "old", threads), pool_of(&registry, "new", threads)];
         for (here, there) in [(0, 1), (1, 0)] {
             let (here, there, noted) = (pools[here].clone(), pools[there].clone(), journal.clone());
@@ -595,7 +624,8 @@ fn follow_ups_between_pools_run_to_their_end() -> Tested {
 
 #[test]
 fn a_pool_that_rejects_follow_ups_refuses_its_own_tasks() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let pool = Pool::builder().registry(&registry).follow_ups(FollowUps::Reject).max_threads(1).build()?;
     let (own, noted) = (pool.clone(), journal.clone());
     pool.execute(move || {
@@ -613,6 +643,7 @@ fn a_pool_that_rejects_follow_ups_refuses_its_own_tasks() -> Tested {
 
 #[test]
 fn submissions_from_outside_are_refused_while_a_pool_drains() -> Tested {
+    let _tidy = tidy();
     struct Late(Pool, Journal);
     impl Drop for Late {
         fn drop(&mut self) {
@@ -625,8 +656,8 @@ fn submissions_from_outside_are_refused_while_a_pool_drains() -> Tested {
         journal.note(format!("{from}: {:?}", refused.reason()));
         refused.into_inner()();
     }
-    let (registry, journal) = (Registry::new(), Journal::default());
-    let strange = pool_of(&Registry::new(), "of another registry", 1);
+    let (registry, journal) = (registry(), Journal::default());
+    let strange = pool_of(&common::registry(), "of another registry", 1);
     let daemon = Pool::builder().registry(&registry).daemon().max_threads(1).build()?;
     let pool = pool_of(&registry, "pool", 1);
     let (own, noted) = (pool.clone(), journal.clone());
@@ -656,9 +687,10 @@ fn submissions_from_outside_are_refused_while_a_pool_drains() -> Tested {
 
 #[test]
 fn workers_are_joined_with_their_destructors_before_post_join_hooks() -> Tested {
+    let _tidy = tidy();
     // Each alone: another thread that is joined would give it the time it takes.
     for kind in ["live", "dropped", "expired"] {
-        let (registry, journal) = (Registry::new(), Journal::default());
+        let (registry, journal) = (registry(), Journal::default());
         let farewell = Farewell(journal.clone(), kind, registry.token());
         let builder = Pool::builder().registry(&registry).max_threads(1);
         let pool = match kind {
@@ -688,9 +720,10 @@ fn workers_are_joined_with_their_destructors_before_post_join_hooks() -> Tested 
 
 #[test]
 fn a_pool_shut_down_by_itself_joins_its_workers_with_their_destructors() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let pool = pool_of(&registry, "pool", 1);
-    let ended = Registry::new();
+    let ended = common::registry();
     let farewell = Farewell(journal.clone(), "destructor", ended.token());
     ended.shutdown();
     pool.execute(move || FAREWELL.set(Some(farewell)))?;
@@ -702,7 +735,8 @@ fn a_pool_shut_down_by_itself_joins_its_workers_with_their_destructors() -> Test
 
 #[test]
 fn a_pool_that_was_never_used_shuts_down_at_once() {
-    let pool = pool_of(&Registry::new(), "pool", 4);
+    let _tidy = tidy();
+    let pool = pool_of(&registry(), "pool", 4);
     let report = pool.shutdown();
     assert!(report.is_clean());
     assert_eq!((report.workers_joined(), report.stats().accepted), (0, 0));
@@ -713,7 +747,8 @@ fn a_pool_that_was_never_used_shuts_down_at_once() {
 
 #[test]
 fn a_daemon_pool_stays_open_to_the_last_and_then_is_left_behind() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let daemon = Pool::builder().registry(&registry).name("daemon").daemon().max_threads(1).build()?;
     let pool = pool_of(&registry, "pool", 1);
     let (go, stopped) = channel::<()>();
@@ -758,7 +793,8 @@ fn a_daemon_pool_stays_open_to_the_last_and_then_is_left_behind() -> Tested {
 
 #[test]
 fn a_daemon_pool_that_was_left_behind_can_be_shut_down_and_joined() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let daemon = Pool::builder().registry(&registry).daemon().max_threads(1).build()?;
     let (go, stopped) = channel::<()>();
     let (begun, has_begun) = channel();
@@ -782,7 +818,8 @@ fn a_daemon_pool_that_was_left_behind_can_be_shut_down_and_joined() -> Tested {
 
 #[test]
 fn an_explicit_shutdown_of_a_daemon_pool_waits_for_it() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let daemon = Pool::builder().registry(&registry).daemon().max_threads(2).build()?;
     let task = journal.noting("first");
     daemon.execute(move || {
@@ -806,7 +843,8 @@ fn an_explicit_shutdown_of_a_daemon_pool_waits_for_it() -> Tested {
 
 #[test]
 fn the_report_tells_what_happened() -> Tested {
-    let registry = Registry::new();
+    let _tidy = tidy();
+    let registry = registry();
     let old = pool_of(&registry, "old", 1);
     let new = pool_of(&registry, "new", 3);
     let _unused = pool_of(&registry, "unused", 3);
@@ -854,7 +892,8 @@ fn the_report_tells_what_happened() -> Tested {
 
 #[test]
 fn phases_and_progress_can_be_followed() -> Tested {
-    let (registry, journal) = (Registry::new(), Journal::default());
+    let _tidy = tidy();
+    let (registry, journal) = (registry(), Journal::default());
     let look = |registry: &Registry, journal: &Journal| {
         let progress = registry.progress();
         assert_eq!(progress.phase, registry.phase());
@@ -896,7 +935,8 @@ fn phases_and_progress_can_be_followed() -> Tested {
 
 #[test]
 fn the_future_of_the_end_resolves_with_the_report() -> Tested {
-    let registry = Registry::new();
+    let _tidy = tidy();
+    let registry = registry();
     assert!(poll_once(pin!(registry.finished())).is_pending());
     let awaited = [registry.finished(), registry.finished()];
     let waiters = awaited.map(|finished| thread::spawn(move || block_on(finished)));

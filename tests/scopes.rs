@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, listen, meet, occupy_with, pool_in, within};
+use common::{assert_adds_up, listen, meet, occupy_with, pool_in, registry, tidy, within};
 use std::fmt::Debug;
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -10,10 +10,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
-use winddown::{task, FollowUps, Pool, PoolBuilder, Registry, Scope, ScopedJoinHandle, WhenFull};
+use winddown::{task, FollowUps, Pool, PoolBuilder, Scope, ScopedJoinHandle, WhenFull};
 
 fn builder(max_threads: usize) -> PoolBuilder {
-    Pool::builder().registry(&Registry::new()).max_threads(max_threads)
+    Pool::builder().registry(&registry()).max_threads(max_threads)
 }
 
 fn pool(max_threads: usize) -> Pool {
@@ -107,6 +107,7 @@ const _: () = is_scope::<Scope<'static, 'static>>();
 
 #[test]
 fn tasks_borrow_what_lives_outside_and_change_it() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         let mut numbers = vec![1_u64; 1000];
@@ -126,6 +127,7 @@ fn tasks_borrow_what_lives_outside_and_change_it() {
 
 #[test]
 fn a_scope_returns_what_its_closure_returns_and_starts_no_thread_for_nothing() {
+    let _tidy = tidy();
     let pool = pool(1);
     let text = String::from("outside");
     let borrowed: &str = pool.scope(|_| text.as_str());
@@ -135,6 +137,7 @@ fn a_scope_returns_what_its_closure_returns_and_starts_no_thread_for_nothing() {
 
 #[test]
 fn results_may_borrow() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let words = String::from("one three five");
@@ -146,6 +149,7 @@ fn results_may_borrow() {
 
 #[test]
 fn a_handle_says_whether_its_task_has_ended_and_prints() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, wait) = mpsc::channel::<()>();
@@ -165,6 +169,7 @@ fn a_handle_says_whether_its_task_has_ended_and_prints() {
 
 #[test]
 fn tasks_submit_through_the_scope_and_take_handles_of_others_along() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let ground = Ground::new();
@@ -184,6 +189,7 @@ fn tasks_submit_through_the_scope_and_take_handles_of_others_along() {
 
 #[test]
 fn other_threads_may_submit_through_the_scope() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let count = AtomicUsize::new(0);
@@ -204,6 +210,7 @@ fn other_threads_may_submit_through_the_scope() {
 
 #[test]
 fn a_result_that_nobody_takes_is_dropped_once_and_before_the_scope_ends() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         for round in 0..1000 {
@@ -224,6 +231,7 @@ fn a_result_that_nobody_takes_is_dropped_once_and_before_the_scope_ends() {
 
 #[test]
 fn a_handle_that_is_forgotten_hangs_nothing() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         pool.scope(|s| std::mem::forget(s.spawn(|| 5)));
@@ -235,6 +243,7 @@ fn a_handle_that_is_forgotten_hangs_nothing() {
 
 #[test]
 fn scopes_lie_within_scopes_on_pools_of_any_size() {
+    let _tidy = tidy();
     for threads in [1, 2, 4] {
         within(move || {
             let pool = pool(threads);
@@ -249,6 +258,7 @@ fn scopes_lie_within_scopes_on_pools_of_any_size() {
 
 #[test]
 fn a_task_uses_scopes_on_a_pool_of_one_thread() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let order = pool.spawn(|| {
@@ -275,6 +285,7 @@ fn a_task_uses_scopes_on_a_pool_of_one_thread() {
 
 #[test]
 fn a_join_in_a_scope_runs_a_queued_task_in_place() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let inner = pool.clone();
@@ -295,6 +306,7 @@ fn a_join_in_a_scope_runs_a_queued_task_in_place() {
 /// can run.
 #[test]
 fn the_owner_of_a_scope_runs_what_its_tasks_submit_while_it_waits() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let inner = pool.clone();
@@ -320,8 +332,9 @@ fn the_owner_of_a_scope_runs_what_its_tasks_submit_while_it_waits() {
 
 #[test]
 fn a_task_of_another_pool_uses_a_scope() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let (one, other) = (pool_in(&registry, 1), pool_in(&registry, 1));
         let sum = one.spawn(move || {
             let numbers = [1, 2, 3];
@@ -338,6 +351,7 @@ fn a_task_of_another_pool_uses_a_scope() {
 /// Where a full pool has its submitter run the task, that may be a worker of the pool that the task needs.
 #[test]
 fn a_scope_in_a_task_that_runs_within_one_of_its_pool_hangs_nothing() {
+    let _tidy = tidy();
     for joins in [false, true] {
         within(move || {
             let one = pool(1);
@@ -370,8 +384,9 @@ fn a_scope_in_a_task_that_runs_within_one_of_its_pool_hangs_nothing() {
 
 #[test]
 fn hooks_use_scopes() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let count = Arc::new(AtomicUsize::new(0));
         let hook = |pool: Pool, count: Arc<AtomicUsize>| {
@@ -396,6 +411,7 @@ fn hooks_use_scopes() {
 
 #[test]
 fn callbacks_of_a_pools_own_threads_use_scopes() {
+    let _tidy = tidy();
     within(|| {
         let place = Arc::new(Mutex::new(None::<Pool>));
         let count = Arc::new(AtomicUsize::new(0));
@@ -421,6 +437,7 @@ fn callbacks_of_a_pools_own_threads_use_scopes() {
 
 #[test]
 fn a_scoped_task_shuts_its_pool_down() {
+    let _tidy = tidy();
     for threads in [1, 2] {
         within(move || {
             let pool = pool(threads);
@@ -440,6 +457,7 @@ fn a_scoped_task_shuts_its_pool_down() {
 
 #[test]
 fn a_panic_that_is_joined_stays_with_its_handle() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let ground = Ground::new();
@@ -466,6 +484,7 @@ fn a_panic_that_is_joined_stays_with_its_handle() {
 
 #[test]
 fn a_panic_that_nobody_joins_comes_out_of_the_scope_when_all_tasks_have_ended() {
+    let _tidy = tidy();
     within(|| {
         let log = listen();
         let pool = pool(1);
@@ -495,6 +514,7 @@ fn a_panic_that_nobody_joins_comes_out_of_the_scope_when_all_tasks_have_ended() 
 
 #[test]
 fn a_panic_of_the_closure_comes_first_and_still_waits_for_all() {
+    let _tidy = tidy();
     within(|| {
         let log = listen();
         let pool = pool(2);
@@ -522,6 +542,7 @@ fn a_panic_of_the_closure_comes_first_and_still_waits_for_all() {
 
 #[test]
 fn a_panic_in_a_scope_within_a_task_is_that_task_s_own() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let inner = pool.clone();
@@ -535,6 +556,7 @@ fn a_panic_in_a_scope_within_a_task_is_that_task_s_own() {
 
 #[test]
 fn captures_results_and_payloads_whose_drop_panics_do_no_harm() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let ground = Ground::new();
@@ -568,6 +590,7 @@ fn captures_results_and_payloads_whose_drop_panics_do_no_harm() {
 
 #[test]
 fn a_deadline_drops_queued_tasks_before_the_scope_ends() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let ground = Ground::new();
@@ -612,6 +635,7 @@ impl Drop for Slow<'_> {
 
 #[test]
 fn a_capture_that_is_being_dropped_after_a_deadline_holds_the_scope() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let ground = Ground::new();
@@ -639,6 +663,7 @@ fn a_capture_that_is_being_dropped_after_a_deadline_holds_the_scope() {
 
 #[test]
 fn a_task_that_a_deadline_abandons_holds_its_scope() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let ground = Ground::new();
@@ -674,6 +699,7 @@ fn a_task_that_a_deadline_abandons_holds_its_scope() {
 
 #[test]
 fn shutdown_now_cancels_scoped_tasks_and_gives_none_back() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let ground = Ground::new();
@@ -712,6 +738,7 @@ fn shutdown_now_cancels_scoped_tasks_and_gives_none_back() {
 /// Whatever ends the pool, at whatever moment: each task has ended when its scope has, and was run or cancelled once.
 #[test]
 fn no_task_outlives_its_scope_whatever_ends_the_pool_meanwhile() {
+    let _tidy = tidy();
     within(|| {
         let rounds = if cfg!(debug_assertions) { 400 } else { 2000 };
         for round in 0..rounds {
@@ -768,6 +795,7 @@ fn no_task_outlives_its_scope_whatever_ends_the_pool_meanwhile() {
 
 #[test]
 fn what_a_closed_pool_refuses_the_caller_runs() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         pool.close();
@@ -796,6 +824,7 @@ fn what_a_closed_pool_refuses_the_caller_runs() {
 
 #[test]
 fn a_scope_goes_on_while_its_pool_closes() {
+    let _tidy = tidy();
     for follow_ups in [FollowUps::Accept, FollowUps::Reject] {
         within(move || {
             let pool = builder(2).follow_ups(follow_ups).build().unwrap();
@@ -821,6 +850,7 @@ fn a_scope_goes_on_while_its_pool_closes() {
 
 #[test]
 fn full_queues_block_or_have_the_caller_run() {
+    let _tidy = tidy();
     for when_full in [WhenFull::Block, WhenFull::Reject, WhenFull::CallerRuns] {
         for threads in [1, 2] {
             within(move || {
@@ -856,6 +886,7 @@ fn full_queues_block_or_have_the_caller_run() {
 
 #[test]
 fn what_a_full_pool_refuses_the_caller_runs_before_spawn_returns() {
+    let _tidy = tidy();
     for when_full in [WhenFull::Reject, WhenFull::CallerRuns] {
         within(move || {
             let pool = builder(1).queue_capacity(1).when_full(when_full).build().unwrap();
@@ -877,6 +908,7 @@ fn what_a_full_pool_refuses_the_caller_runs_before_spawn_returns() {
 
 #[test]
 fn very_many_tasks_in_one_scope() {
+    let _tidy = tidy();
     within(|| {
         let tasks = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
         for threads in [1, 4] {
@@ -897,6 +929,7 @@ fn very_many_tasks_in_one_scope() {
 
 #[test]
 fn many_scopes_of_many_threads_share_a_pool() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         thread::scope(|threads| {
@@ -922,6 +955,7 @@ fn many_scopes_of_many_threads_share_a_pool() {
 /// The scope's own closure waits on the queue of the pool, and what unblocks it comes from elsewhere.
 #[test]
 fn a_submitter_that_is_blocked_in_a_scope_goes_on_when_the_pool_closes() {
+    let _tidy = tidy();
     within(|| {
         let pool = builder(1).queue_capacity(1).build().unwrap();
         let go = occupy(&pool);
