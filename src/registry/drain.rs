@@ -356,7 +356,7 @@ impl Drain {
         let all_left = |drain: &Drain| {
             all_hold(&drain.groups[group].members, &doubt, |_, member| member.threads_left(circle) == 0)
         };
-        let all_ended = self.wait(until, &all_left, |drain| drain.unended());
+        let all_ended = self.wait(until, all_left, |drain| drain.unended());
         let mut ended = Ended { threads: leavings(group), of_members: Vec::new() };
         for member in &self.groups[group].members {
             let threads = member.take_ended();
