@@ -1,7 +1,8 @@
-//! Waiting for several tasks together: `join_all`, `join_any`, `as_completed`.
+//! Waiting for several tasks together: `join_all`, `as_completed`.
 
 mod common;
 
+use common::gated::{gated, inside, occupy, values, word};
 use common::{assert_adds_up, meet, pool_in, registry, tidy, within};
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -10,12 +11,12 @@ use std::future::Future;
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Barrier};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{as_completed, join_all, join_any, task, AsCompleted, JoinError, JoinHandle, Pool, TimedOut};
+use winddown::{as_completed, join_all, AsCompleted, JoinHandle, Pool, TimedOut};
 
 const fn is_iterator<T: ExactSizeIterator + Send + Sync + UnwindSafe + RefUnwindSafe + Debug>() {}
 const fn is_error<T: Error + Send + Sync + Copy + Eq + 'static>() {}
@@ -24,48 +25,6 @@ const _: () = is_error::<TimedOut>();
 
 fn pool(max_threads: usize) -> Pool {
     pool_in(&registry(), max_threads)
-}
-
-/// A task that ends with `value` when what comes along is dropped.
-fn gated<T: Send + 'static>(pool: &Pool, value: T) -> (Sender<()>, JoinHandle<T>) {
-    let (go, wait) = mpsc::channel::<()>();
-    let task = move || {
-        let _ = wait.recv();
-        value
-    };
-    (go, pool.spawn(task).unwrap())
-}
-
-/// The same, which has started.
-fn occupy<T: Send + 'static>(pool: &Pool, value: T) -> (Sender<()>, JoinHandle<T>) {
-    let (go, wait) = mpsc::channel::<()>();
-    let (started, has_started) = mpsc::channel();
-    let task = move || {
-        started.send(()).unwrap();
-        let _ = wait.recv();
-        value
-    };
-    let handle = pool.spawn(task).unwrap();
-    has_started.recv().unwrap();
-    (go, handle)
-}
-
-/// What became of a task, in a word.
-fn word<T: ToString>(result: Result<T, JoinError>) -> String {
-    match result {
-        Ok(value) => value.to_string(),
-        Err(error) => format!("{:?}", error.kind()),
-    }
-}
-
-fn values<T>(results: impl IntoIterator<Item = Result<T, JoinError>>) -> Vec<T> {
-    results.into_iter().map(Result::unwrap).collect()
-}
-
-/// Runs `task` on the pool as one of its tasks, and hands on its panic.
-fn inside<T: Send + 'static>(pool: &Pool, task: impl FnOnce(&Pool) -> T + Send + 'static) -> T {
-    let inner = pool.clone();
-    pool.spawn(move || task(&inner)).unwrap().join().unwrap()
 }
 
 // ---- join_all ----
@@ -393,6 +352,29 @@ fn tasks_that_end_cancel_and_are_added_at_once_come_once_each() {
     });
 }
 
+#[test]
+fn many_threads_wait_for_tasks_of_one_pool() {
+    let _tidy = tidy();
+    within(|| {
+        let pool = pool(2);
+        let consume = |receiver: Receiver<JoinHandle<usize>>| {
+            thread::spawn(move || values(as_completed(receiver)).into_iter().sum::<usize>())
+        };
+        let (senders, consumers): (Vec<_>, Vec<_>) = (0..4)
+            .map(|_| {
+                let (sender, receiver) = mpsc::channel();
+                (sender, consume(receiver))
+            })
+            .unzip();
+        for n in 0..20_000 {
+            senders[n % 4].send(pool.spawn(move || n).unwrap()).unwrap();
+        }
+        drop(senders);
+        let total: usize = consumers.into_iter().map(|consumer| consumer.join().unwrap()).sum();
+        assert_eq!(total, 20_000 * 19_999 / 2);
+    });
+}
+
 // ---- inside tasks ----
 
 #[test]
@@ -590,143 +572,5 @@ fn a_handle_that_was_polled_before_wakes_its_old_waker_no_more() {
         drop(go);
         assert_eq!(values(results), [5]);
         assert_eq!(count.0.load(SeqCst), 0);
-    });
-}
-
-// ---- join_any ----
-
-#[test]
-fn join_any_takes_the_first_success_and_cancels_the_rest() {
-    let _tidy = tidy();
-    within(|| {
-        let (pool, busy) = (pool(3), pool(1));
-        let (_go, _running) = occupy(&busy, ());
-        let dropped = Arc::new(());
-        let capture = dropped.clone();
-        let queued = busy
-            .spawn(move || {
-                drop(capture);
-                unreachable!("it is cancelled before it starts")
-            })
-            .unwrap();
-        let (told, is_told) = mpsc::channel();
-        let (started, has_started) = mpsc::channel();
-        let running = pool
-            .spawn(move || {
-                started.send(()).unwrap();
-                while !task::is_cancelled() {
-                    thread::yield_now();
-                }
-                told.send(()).unwrap();
-                1
-            })
-            .unwrap();
-        has_started.recv().unwrap();
-        let failed = pool.spawn(|| panic!("no luck")).unwrap();
-        while !failed.is_finished() {
-            thread::yield_now();
-        }
-        let (go, success) = gated(&pool, 3);
-        let waits = thread::spawn(move || join_any([queued, running, failed, success]));
-        drop(go);
-        assert_eq!(waits.join().unwrap().unwrap().unwrap(), 3);
-        assert_eq!(Arc::strong_count(&dropped), 1, "the captures are gone at once");
-        is_told.recv().unwrap();
-        assert_eq!(busy.stats().cancelled, 1);
-    });
-}
-
-#[test]
-fn join_any_prefers_a_success_that_is_there_to_failures_before_it() {
-    let _tidy = tidy();
-    within(|| {
-        let pool = pool(1);
-        let (go, _running) = occupy(&pool, ());
-        let cancelled = pool.spawn(|| 0).unwrap();
-        let failed = pool.spawn(|| panic!("no luck")).unwrap();
-        let success = pool.spawn(|| 1).unwrap();
-        assert!(cancelled.cancel());
-        drop(go);
-        pool.wait_idle();
-        assert_eq!(join_any([failed, cancelled, success]).unwrap().unwrap(), 1);
-    });
-}
-
-#[test]
-fn join_any_gives_the_last_error_if_all_fail_and_logs_the_panics_before_it() {
-    let _tidy = tidy();
-    within(|| {
-        let lines = common::listen();
-        let pool = pool(2);
-        let fail = |message: &'static str| {
-            let (go, wait) = mpsc::channel::<()>();
-            let task = move || -> u8 {
-                wait.recv().unwrap_err();
-                panic!("{message}")
-            };
-            (go, pool.spawn(task).unwrap())
-        };
-        let (early, first) = fail("the panic before the last");
-        let (late, last) = fail("the last panic");
-        let waits = thread::spawn(move || join_any([first, last]));
-        drop(early);
-        while pool.stats().panicked == 0 {
-            thread::yield_now();
-        }
-        drop(late);
-        let error = waits.join().unwrap().unwrap().unwrap_err();
-        assert!(error.to_string().contains("the last panic"), "{error}");
-        let is_ours = |line: &String| line.contains("the panic before the last");
-        assert_eq!(lines.try_iter().filter(is_ours).count(), 1);
-        assert!(join_any::<u8>([]).is_none());
-    });
-}
-
-#[test]
-fn join_any_works_inside_a_task_of_a_pool_of_one_thread() {
-    let _tidy = tidy();
-    within(|| {
-        let pool = pool(1);
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let seen = order.clone();
-        let got = inside(&pool, move |pool| {
-            let attempt = |n: u32| {
-                let order = order.clone();
-                pool.spawn(move || {
-                    order.lock().unwrap().push(n);
-                    assert_ne!(n, 0, "the first attempt fails");
-                    n
-                })
-                .unwrap()
-            };
-            join_any([attempt(0), attempt(1), attempt(2)]).unwrap().unwrap()
-        });
-        assert_eq!(got, 1);
-        pool.wait_idle();
-        assert_eq!(*seen.lock().unwrap(), [0, 1], "the third is cancelled");
-        assert_adds_up(&pool.stats());
-    });
-}
-
-#[test]
-fn many_threads_wait_for_tasks_of_one_pool() {
-    let _tidy = tidy();
-    within(|| {
-        let pool = pool(2);
-        let consume = |receiver: Receiver<JoinHandle<usize>>| {
-            thread::spawn(move || values(as_completed(receiver)).into_iter().sum::<usize>())
-        };
-        let (senders, consumers): (Vec<_>, Vec<_>) = (0..4)
-            .map(|_| {
-                let (sender, receiver) = mpsc::channel();
-                (sender, consume(receiver))
-            })
-            .unzip();
-        for n in 0..20_000 {
-            senders[n % 4].send(pool.spawn(move || n).unwrap()).unwrap();
-        }
-        drop(senders);
-        let total: usize = consumers.into_iter().map(|consumer| consumer.join().unwrap()).sum();
-        assert_eq!(total, 20_000 * 19_999 / 2);
     });
 }

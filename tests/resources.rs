@@ -186,4 +186,10 @@ mod limited {
         let expected: String = (0..10).map(|n| format!("task {n}\n")).collect();
         assert_eq!(outcome.stdout, expected);
     }
+
+    #[test]
+    fn a_task_for_a_pool_that_can_have_no_thread_at_exit_comes_back_and_the_exit_goes_on() {
+        let _tidy = tidy();
+        assert_eq!(run("no_first_thread_at_exit").stdout, "run by a hook\nrun by a task\nafter\n");
+    }
 }

@@ -569,6 +569,50 @@ fn the_journals_of_accepted_and_finished_tasks_agree() {
     assert!(tasks > runs(50) * 10, "only {tasks} tasks: nothing was tested");
 }
 
+// ---- what is left ----
+
+#[test]
+fn a_signal_ends_a_process_whose_main_sleeps() {
+    let _tidy = tidy();
+    for (signal, code) in CODES {
+        assert_drained(&run("signal_in_sleep", &[], signal), code);
+    }
+}
+
+/// One that comes when `main` has returned is a second one and forces the end, which may cost tasks. Else none is lost.
+#[test]
+#[cfg(feature = "exit-hook")]
+fn a_sigint_may_meet_the_return_from_main() {
+    let _tidy = tidy();
+    for _ in 0..runs(100) {
+        let running = Running::start("signal_meets_return", &[]);
+        spin(random() % 500);
+        running.send(SIGINT);
+        let outcome = running.end();
+        outcome.assert_silent();
+        match outcome.status.code() {
+            Some(0) => assert_drained(&outcome, 0),
+            code => assert!(code == Some(130) && outcome.count("task ") <= 60, "{outcome:#?}"),
+        }
+    }
+}
+
+#[test]
+fn hooks_run_once_over_a_signal_and_every_other_end() {
+    let _tidy = tidy();
+    let outcome = common::run("signal_with_every_other_end");
+    assert_drained(&outcome, 0);
+    assert_eq!((outcome.count("before"), outcome.count("after")), (1, 1), "{outcome:#?}");
+}
+
+#[test]
+fn neither_the_handlers_nor_the_shutdown_need_a_descriptor() {
+    let _tidy = tidy();
+    for (signal, code) in CODES {
+        assert_drained(&run("signal_without_descriptors", &[], signal), code);
+    }
+}
+
 /// A folder for one run's journals, removed unless the test fails.
 struct Folder(PathBuf);
 

@@ -253,7 +253,7 @@ impl<C: 'static, W: Work<C>> Inline<W, C> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(winddown_loom, winddown_shuttle))))]
 mod tests {
     use super::super::injector::{Injector, Pushed};
     use super::*;

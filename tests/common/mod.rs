@@ -3,6 +3,12 @@
 //! Each test begins with `let _tidy = tidy();`, and makes its registries with [`registry`].
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part, and is a crate of its own.
 
+pub mod delayed;
+pub mod full;
+pub mod gated;
+pub mod ground;
+pub mod journal;
+
 use std::collections::HashSet;
 use std::io::Read;
 use std::panic::resume_unwind;
