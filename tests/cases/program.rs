@@ -4,11 +4,14 @@
 
 #![allow(unreachable_pub)] // Modules of a program: there is no outside.
 
+mod back_pressure;
 mod caller_runs;
 mod cancelling;
+mod daemons;
 mod deadline;
 mod default_pool;
 mod delays;
+mod endings;
 mod exit_net;
 mod fork;
 #[cfg(feature = "exit-hook")]
@@ -39,11 +42,14 @@ type Case = (&'static str, fn() -> Ended);
 fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
     let cases = [
+        back_pressure::CASES,
         caller_runs::CASES,
         cancelling::CASES,
+        daemons::CASES,
         deadline::CASES,
         default_pool::CASES,
         delays::CASES,
+        endings::CASES,
         exit_net::CASES,
         fork::CASES,
         #[cfg(feature = "exit-hook")]
