@@ -1,0 +1,69 @@
+//! Operation soup: bytes, read as a programme of operations over several pools in several registries, which several threads
+//! play at the same time. What holds at any time is checked on the way; at rest, all the rest: each task that was accepted has
+//! settled once, in one way, and its handle said so; what was refused came back and never ran; the counts of each pool add
+//! up, and agree with those of the soup; what was captured, returned and thrown was dropped once; no thread is left, and no pool.
+//!
+//! # What is not played
+//!
+//! No run depends on a time-out to come to its end, so nothing may wait for itself. The crate says of these that they do, and
+//! they are no bugs; [`standing`] knows them, and a programme that asks for one goes on with its next operation instead:
+//!
+//! * Tasks that wait for each other in a cycle, be it by `join`, by `map` and `scope`, or for room in each other's queues.
+//! * A task that waits for an end, or for a pool to be idle, while another task, or a hook, waits for it: that of a scope whose
+//!   owner is a task, for instance.
+//! * A map in which all workers wait for its consumer, since the queue is full.
+//! * A hook that waits for the shutdown which runs it: that panics, which is played.
+//! * A thread that has a [`Hold`](winddown::Hold), or tasks that were handed back, in hand, and waits for those who wait for it.
+//! * `wait_finished` where nobody has asked for a shutdown.
+
+#![allow(unreachable_pub)] // Where this is included, it is private.
+
+mod kettle;
+mod kitchen;
+mod ledger;
+mod programme;
+mod standing;
+
+use crate::common::{tidy, within};
+use std::sync::Arc;
+
+/// Plays a programme; panics where something does not hold. It has the process for itself, as by
+/// [`tidy`](crate::common::tidy).
+pub fn play(input: &[u8]) {
+    ledger::watch_panics();
+    ledger::failures();
+    let programme = Arc::new(programme::decode(input));
+    let told = Told(programme.clone(), input.to_vec());
+    let tidy = tidy();
+    within(move || kitchen::cook(&programme));
+    drop(tidy);
+    let failures = ledger::failures();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    drop(told);
+}
+
+/// Says which programme it was that failed.
+struct Told(Arc<programme::Programme>, Vec<u8>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the programme: {:#?}\nits bytes: {:?}", self.0, self.1);
+            eprintln!("noted before: {}", ledger::failures().join("\n"));
+        }
+    }
+}
+
+/// As many bytes as make a programme of some dozens of tasks, the same for the same seed.
+pub fn bytes_of(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = move || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    };
+    let length = 100 + next() as usize % 1500;
+    (0..length).map(|_| next() as u8).collect()
+}
