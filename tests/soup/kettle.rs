@@ -156,7 +156,9 @@ impl Kettle {
         let stats = pool.stats();
         let PoolStats { queued, delayed, running, accepted, completed, panicked, .. } = stats;
         let PoolStats { cancelled, returned, abandoned, rejected, .. } = stats;
-        let all = [queued, delayed, running, accepted, completed, panicked, cancelled, returned, abandoned, rejected];
+        let all = [
+            queued, delayed, running, accepted, completed, panicked, cancelled, returned, abandoned, rejected,
+        ];
         assert!(all.iter().all(|count| *count < 1 << 32), "a count is below zero: {stats:?}");
         assert!(accepted >= *seen, "accepted tasks have become fewer than {seen}: {stats:?}");
         *seen = accepted;
@@ -185,7 +187,8 @@ impl Kettle {
         let ended = stats.completed + stats.panicked + stats.abandoned;
         assert_eq!((stats.queued, stats.delayed, stats.running), (0, 0, 0), "{told}");
         assert_eq!(stats.accepted, ended + stats.cancelled + stats.returned, "it does not add up: {told}");
-        let offered = read(&self.accepted) + read(&self.refused) + read(&self.of_scopes) + read(&self.of_maps);
+        let offered =
+            read(&self.accepted) + read(&self.refused) + read(&self.of_scopes) + read(&self.of_maps);
         assert_eq!(stats.accepted + stats.rejected, offered, "offered {offered}: {told}");
         // Of scopes the pool may have refused tasks, which ran all the same, and of maps, which did not.
         let refused = stats.rejected.checked_sub(read(&self.refused));

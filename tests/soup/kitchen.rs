@@ -1,7 +1,7 @@
 //! Plays programmes.
 
 use super::kettle::{Handles, Kettle, WorkerState};
-use super::ledger::{expect_panic, note, quietly, Boom, Capture, Record, Value};
+use super::ledger::{expect_panic, note, quietly, Boom, Capture, Record, Value, HAS_DEADLINE};
 use super::programme::{
     Body, BodyEnd, End, Gather, HookStage, How, Manners, MapStyle, Op, Programme, ScopedThen, Shut, Then, To,
     LONG,
@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 use winddown::{
     as_completed, join_all, join_any, task, BuildError, Canceller, HookOutcome, JoinHandle, Phase, PoolPhase,
-    PoolReport, RejectReason, Rejected, Registry, Report, WhenFull,
+    PoolReport, Registry, RejectReason, Rejected, Report, WhenFull,
 };
 
 /// More pools than that are not built in one play: each may have some threads.
@@ -148,6 +148,7 @@ impl Soup {
                 if !standing::may_end(&kettle) {
                     return;
                 }
+                note_deadline(how);
                 let report = match how {
                     Shut::Wait => handles.pool.shutdown(),
                     Shut::Timeout(timeout) => handles.pool.shutdown_timeout(*timeout),
@@ -193,6 +194,7 @@ impl Soup {
                 if standing::is_in_hook() {
                     expect_panic(|| drop(run()));
                 } else if standing::may_end_registry(*registry) {
+                    note_deadline(how);
                     check_report(&run());
                     assert_eq!(it.phase(), Phase::Finished);
                 }
@@ -205,7 +207,12 @@ impl Soup {
                     check_report(&it.wait_finished());
                 }
             }
-            Op::Deadline { registry, deadline } => self.registries[*registry].set_deadline(*deadline),
+            Op::Deadline { registry, deadline } => {
+                if let Some(deadline) = deadline {
+                    note_deadline(&Shut::Timeout(*deadline));
+                }
+                self.registries[*registry].set_deadline(*deadline);
+            }
             Op::Hook { registry, stage, body, is_removed } => self.hook(*registry, *stage, body, *is_removed),
             Op::Hold { registry, ops } => {
                 if let Ok(hold) = self.registries[*registry].hold("soup") {
@@ -246,10 +253,18 @@ impl Soup {
 
     // ---- submissions ----
 
-    fn submit(self: &Arc<Soup>, kettle: &Arc<Kettle>, handles: &Handles, how: How, body: &Arc<Body>, then: Then) {
+    fn submit(
+        self: &Arc<Soup>,
+        kettle: &Arc<Kettle>,
+        handles: &Handles,
+        how: How,
+        body: &Arc<Body>,
+        then: Then,
+    ) {
         let (how, then) = self.as_allowed(kettle, how, then);
         let awaits = then.waits();
-        let task = self.task(kettle, how.limit(), body, !awaits || standing::is_outside(), &format!("{how:?}"));
+        let task =
+            self.task(kettle, how.limit(), body, !awaits || standing::is_outside(), &format!("{how:?}"));
         if standing::is_inside(kettle) || matches!(how, How::After(_)) {
             kettle.is_overfull.store(true, SeqCst);
         }
@@ -509,7 +524,7 @@ impl Soup {
         // Run, or dropped: none of them is there any more.
         assert_eq!(ended.into_inner(), records.len());
         for record in &records {
-            assert!(record.is_over(), "the scope is over, and its task is not: {record:?}");
+            assert!(record.is_over(), "the scope is over, and its task is not: {} {record:?}", record.what());
         }
         quietly(|| drop(scoped));
     }
@@ -648,6 +663,12 @@ impl Soup {
             quietly(|| drop(kettle.take_handles()));
         }
         records.iter().for_each(|record| record.check());
+    }
+}
+
+fn note_deadline(how: &Shut) {
+    if matches!(how, Shut::Timeout(timeout) if *timeout < LONG) {
+        HAS_DEADLINE.store(true, SeqCst);
     }
 }
 

@@ -25,6 +25,7 @@ mod programme;
 mod standing;
 
 use crate::common::{tidy, within};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 
 /// Plays a programme; panics where something does not hold. It has the process for itself, as by
@@ -32,6 +33,7 @@ use std::sync::Arc;
 pub fn play(input: &[u8]) {
     ledger::watch_panics();
     ledger::failures();
+    ledger::HAS_DEADLINE.store(false, SeqCst);
     let programme = Arc::new(programme::decode(input));
     let told = Told(programme.clone(), input.to_vec());
     let tidy = tidy();

@@ -104,26 +104,85 @@ pub enum BodyEnd {
 
 #[derive(Debug)]
 pub enum Op {
-    Submit { to: To, how: How, body: Arc<Body>, then: Then, times: usize },
-    Scope { to: To, bodies: Vec<(Arc<Body>, ScopedThen)>, ops: Vec<Op>, panics: bool },
-    Map { to: To, style: MapStyle, items: usize, taken: usize, body: Arc<Body> },
-    Gather { how: Gather, parts: Vec<(To, Arc<Body>)> },
+    Submit {
+        to: To,
+        how: How,
+        body: Arc<Body>,
+        then: Then,
+        times: usize,
+    },
+    Scope {
+        to: To,
+        bodies: Vec<(Arc<Body>, ScopedThen)>,
+        ops: Vec<Op>,
+        panics: bool,
+    },
+    Map {
+        to: To,
+        style: MapStyle,
+        items: usize,
+        taken: usize,
+        body: Arc<Body>,
+    },
+    Gather {
+        how: Gather,
+        parts: Vec<(To, Arc<Body>)>,
+    },
     /// Does something with a handle that was kept.
-    Recall { then: Then },
+    Recall {
+        then: Then,
+    },
     /// Cancels a task from elsewhere.
-    Cancel { nth: usize },
-    Close { pool: usize },
-    ShutPool { pool: usize, how: Shut },
-    ShutNow { pool: usize, runs: usize },
-    WaitIdle { pool: usize, timeout: Option<Duration> },
-    Drop { pool: usize },
-    Build { pool: usize, spec: PoolSpec },
-    ShutRegistry { registry: usize, how: Shut },
-    Request { registry: usize, waits: bool },
-    Deadline { registry: usize, deadline: Option<Duration> },
-    Hook { registry: usize, stage: HookStage, body: Arc<Body>, is_removed: bool },
-    Hold { registry: usize, ops: Vec<Op> },
-    Sample { pool: usize },
+    Cancel {
+        nth: usize,
+    },
+    Close {
+        pool: usize,
+    },
+    ShutPool {
+        pool: usize,
+        how: Shut,
+    },
+    ShutNow {
+        pool: usize,
+        runs: usize,
+    },
+    WaitIdle {
+        pool: usize,
+        timeout: Option<Duration>,
+    },
+    Drop {
+        pool: usize,
+    },
+    Build {
+        pool: usize,
+        spec: PoolSpec,
+    },
+    ShutRegistry {
+        registry: usize,
+        how: Shut,
+    },
+    Request {
+        registry: usize,
+        waits: bool,
+    },
+    Deadline {
+        registry: usize,
+        deadline: Option<Duration>,
+    },
+    Hook {
+        registry: usize,
+        stage: HookStage,
+        body: Arc<Body>,
+        is_removed: bool,
+    },
+    Hold {
+        registry: usize,
+        ops: Vec<Op>,
+    },
+    Sample {
+        pool: usize,
+    },
     Label,
     State,
     Yield,
@@ -159,7 +218,9 @@ pub enum How {
 impl How {
     pub fn limit(self) -> Option<usize> {
         match self {
-            How::LimitExecute(n) | How::LimitSpawn(n) | How::LimitTryExecute(n) | How::LimitTrySpawn(n) => Some(n),
+            How::LimitExecute(n) | How::LimitSpawn(n) | How::LimitTryExecute(n) | How::LimitTrySpawn(n) => {
+                Some(n)
+            }
             _ => None,
         }
     }
@@ -293,7 +354,8 @@ fn body(r: &mut Reader<'_>, depth: usize) -> Arc<Body> {
     // Most tasks are small, and some have half of the rest to themselves.
     let most = r.pick(&[0, 0, 0, 1, 1, 2, 3, 5]);
     let shape = r.below(32);
-    let ends = [BodyEnd::Panic(Manners::Good), BodyEnd::Panic(Manners::Panics), BodyEnd::Return(Manners::Panics)];
+    let ends =
+        [BodyEnd::Panic(Manners::Good), BodyEnd::Panic(Manners::Panics), BodyEnd::Return(Manners::Panics)];
     Arc::new(Body {
         ops: ops(r, depth + 1, most),
         end: ends.get(shape).copied().unwrap_or(BodyEnd::Return(Manners::Good)),
@@ -375,14 +437,23 @@ fn op(r: &mut Reader<'_>, depth: usize) -> Op {
             Op::Scope { to, bodies, ops: ops(r, depth + 1, 1), panics }
         }
         27..=29 => {
-            let styles =
-                [MapStyle::Ordered, MapStyle::Unordered, MapStyle::Lookahead(1 + r.below(4)), MapStyle::BadInput];
+            let styles = [
+                MapStyle::Ordered,
+                MapStyle::Unordered,
+                MapStyle::Lookahead(1 + r.below(4)),
+                MapStyle::BadInput,
+            ];
             let (to, style) = (to(r), r.pick(&styles));
             Op::Map { to, style, items: r.below(8), taken: r.below(10), body: body(r, depth) }
         }
         30..=33 => {
-            let ways =
-                [Gather::All, Gather::Any, Gather::Completed, Gather::SomeCompleted(r.below(3)), Gather::Impatient];
+            let ways = [
+                Gather::All,
+                Gather::Any,
+                Gather::Completed,
+                Gather::SomeCompleted(r.below(3)),
+                Gather::Impatient,
+            ];
             let how = r.pick(&ways);
             Op::Gather { how, parts: (0..r.below(5)).map(|_| (to(r), body(r, depth))).collect() }
         }
@@ -401,7 +472,10 @@ fn op(r: &mut Reader<'_>, depth: usize) -> Op {
         49 => match r.below(6) {
             0 => Op::ShutRegistry { registry: r.below(REGISTRIES), how: shut(r) },
             1 => Op::Request { registry: r.below(REGISTRIES), waits: r.below(2) == 1 },
-            2 => Op::Deadline { registry: r.below(REGISTRIES), deadline: r.pick(&[None, Some(MOMENT), Some(LONG)]) },
+            2 => Op::Deadline {
+                registry: r.below(REGISTRIES),
+                deadline: r.pick(&[None, Some(MOMENT), Some(LONG)]),
+            },
             _ => Op::Yield,
         },
         50..=52 => Op::Hook {

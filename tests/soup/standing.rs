@@ -126,6 +126,5 @@ fn may_end_where(lends: impl Fn(&Arc<Kettle>) -> bool) -> bool {
 /// Whether it may wait until a pool is idle. Such a wait keeps its own pool's `shutdown_now` waiting, which has tasks of that
 /// pool in hand that lower ones wait for.
 pub fn may_wait_idle(kettle: &Arc<Kettle>) -> bool {
-    may_end(kettle)
-        && all(|frame| frame.task.as_ref().map_or(true, |(own, _)| kettle.place >= own.place))
+    may_end(kettle) && all(|frame| frame.task.as_ref().map_or(true, |(own, _)| kettle.place >= own.place))
 }
