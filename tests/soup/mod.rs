@@ -24,9 +24,11 @@ mod ledger;
 mod programme;
 mod standing;
 
+use self::kitchen::Soup;
 use crate::common::{tidy, within};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
+use std::thread;
 
 /// Plays a programme; panics where something does not hold. It has the process for itself, as by
 /// [`tidy`](crate::common::tidy).
@@ -34,24 +36,30 @@ pub fn play(input: &[u8]) {
     ledger::watch_panics();
     ledger::failures();
     ledger::HAS_DEADLINE.store(false, SeqCst);
-    let programme = Arc::new(programme::decode(input));
-    let told = Told(programme.clone(), input.to_vec());
     let tidy = tidy();
-    within(move || kitchen::cook(&programme));
+    let programme = programme::decode(input);
+    let mut told = Told { soup: Some(Soup::new(&programme)), programme: Arc::new(programme), input };
+    let (soup, programme) = (told.soup.clone(), told.programme.clone());
+    within(move || soup.expect("it was just made").cook(&programme));
+    told.soup = None;
     drop(tidy);
     let failures = ledger::failures();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    drop(told);
 }
 
-/// Says which programme it was that failed.
-struct Told(Arc<programme::Programme>, Vec<u8>);
+/// Says which programme it was that failed, and how far it had come.
+struct Told<'a> {
+    soup: Option<Arc<Soup>>,
+    programme: Arc<programme::Programme>,
+    input: &'a [u8],
+}
 
-impl Drop for Told {
+impl Drop for Told<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the programme: {:#?}\nits bytes: {:?}", self.0, self.1);
+        if thread::panicking() {
+            eprintln!("the programme: {:#?}\nits bytes: {:?}", self.programme, self.input);
             eprintln!("noted before: {}", ledger::failures().join("\n"));
+            self.soup.iter().for_each(|soup| soup.tell());
         }
     }
 }
