@@ -6,6 +6,7 @@ mod common;
 mod soup;
 
 use std::panic::{catch_unwind, resume_unwind};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
@@ -25,8 +26,22 @@ fn play(bytes: &[u8], how: &str) {
     }
 }
 
+/// As many bytes as make a programme of some dozens of tasks, the same for the same seed.
+fn bytes_of(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = move || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    };
+    let length = 100 + next() as usize % 1500;
+    (0..length).map(|_| next() as u8).collect()
+}
+
 fn play_seed(seed: u64) {
-    play(&soup::bytes_of(seed), &format!("WINDDOWN_SEED={seed}"));
+    play(&bytes_of(seed), &format!("WINDDOWN_SEED={seed}"));
 }
 
 #[test]
@@ -60,4 +75,14 @@ fn random_programmes_keep_every_promise() {
 #[test]
 fn fixed_programmes_keep_every_promise() {
     (0..40).for_each(play_seed);
+}
+
+/// What the fuzzer has found to be worth keeping; published packages do not have it.
+#[test]
+fn the_corpus_of_the_fuzzer_keeps_every_promise() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/soup");
+    for file in fs::read_dir(corpus).into_iter().flatten() {
+        let file = file.unwrap().path();
+        play(&fs::read(&file).unwrap(), &format!("WINDDOWN_INPUT={}", file.display()));
+    }
 }

@@ -63,17 +63,3 @@ impl Drop for Told<'_> {
         }
     }
 }
-
-/// As many bytes as make a programme of some dozens of tasks, the same for the same seed.
-pub fn bytes_of(seed: u64) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = move || {
-        // SplitMix64.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    };
-    let length = 100 + next() as usize % 1500;
-    (0..length).map(|_| next() as u8).collect()
-}
