@@ -42,7 +42,7 @@ pub(crate) fn log(level: log::Level, text: fmt::Arguments<'_>) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(winddown_loom, winddown_shuttle))))]
 mod tests {
     use super::*;
 

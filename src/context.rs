@@ -5,11 +5,11 @@
 #![allow(unsafe_code)]
 
 use crate::os::Generation;
+use crate::sync::atomic::AtomicBool;
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 /// A thread that runs tasks of a pool, as the layers below the pool see it.
@@ -122,7 +122,7 @@ struct Entered {
     below: NonNull<Option<Entered>>,
 }
 
-thread_local! {
+crate::sync::thread_local! {
     static CURRENT: Cell<Option<Entered>> = const { Cell::new(None) };
 }
 

@@ -42,6 +42,8 @@
 //!
 //! * `abort`, SIGKILL, `_exit`, `exec`, and signals that nobody handles: the process is gone at once. (An application
 //!   [handles](signals) the usual ones; a library must not.)
+//! * What std aborts for: a stack overflow, a destructor that panics while a panic unwinds, as that of a task's capture
+//!   may, and a thread-local's destructor that panics.
 //! * A program built with `panic = "abort"` that panics.
 //! * On Windows, `std::process::exit`: it never reaches exit handlers. Use [`exit`](exit()).
 //! * `std::process::exit` called in a task *while the process exits already*: std lets that thread sleep for ever, so
@@ -113,6 +115,8 @@
 mod contain;
 mod context;
 mod exit;
+#[cfg(all(test, winddown_shuttle))]
+mod models;
 mod os;
 mod pool;
 mod process;

@@ -8,7 +8,7 @@ mod full;
 mod limit;
 mod map;
 mod scope;
-#[cfg(test)]
+#[cfg(all(test, not(any(winddown_loom, winddown_shuttle))))]
 mod tests;
 mod unstarted;
 mod worker;
@@ -31,12 +31,13 @@ use crate::registry::report::{PoolReport, PoolStats, RunningTask};
 use crate::registry::Registry;
 use crate::rejected::{RejectReason, Rejected};
 use crate::sync::deadline;
+use crate::sync::Instant;
 use crate::task::cell::{Cell, Fired, Spawned};
 use crate::task::JoinHandle;
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use worker::WorkerCx;
 
 /// Threads that run tasks, and that the process waits for.

@@ -76,14 +76,14 @@
 pub(crate) mod deque;
 pub(crate) mod injector;
 pub(crate) mod job;
-#[cfg(all(test, winddown_model))]
+#[cfg(all(test, winddown_loom))]
 mod model;
-#[cfg(all(test, not(winddown_model)))]
+#[cfg(all(test, not(any(winddown_loom, winddown_shuttle))))]
 mod promises;
-#[cfg(all(test, not(winddown_model)))]
+#[cfg(all(test, not(any(winddown_loom, winddown_shuttle))))]
 mod tests;
 
-use crate::sync::shared::Patience;
+use crate::sync::Patience;
 use deque::{Deque, OwnEnd};
 use injector::{Draft, Front, Haul, Injector};
 use std::collections::VecDeque;

@@ -25,7 +25,7 @@ mod hooks;
 pub(crate) mod member;
 pub(crate) mod report;
 pub(crate) mod shutdown;
-#[cfg(test)]
+#[cfg(all(test, not(any(winddown_loom, winddown_shuttle))))]
 mod tests;
 mod timer;
 pub(crate) mod token;
@@ -33,7 +33,11 @@ pub(crate) mod token;
 use crate::contain;
 use crate::os::Generation;
 use crate::rejected::{RejectReason, Rejected};
-use crate::sync::{Event, Mutex};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use crate::sync::event::Event;
+use crate::sync::thread::ThreadId;
+use crate::sync::Instant;
+use crate::sync::Mutex;
 use budget::Budget;
 use ended::EndedThread;
 use member::Member;
@@ -43,10 +47,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::thread::ThreadId;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use timer::Timer;
 use token::{Finished, Once, ShutdownToken};
 
@@ -147,6 +149,7 @@ impl State {
 
 /// A number that no other registry or pool of this program has.
 pub(crate) fn unique_id() -> u64 {
+    use std::sync::atomic::AtomicU64;
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! The primitives that threads wait on, chosen in this one place.
+//! The primitives of which everything here is made, chosen in this one place.
 //!
 //! Everything a thread may *park* on is the standard library's: a lock there is one futex word of its own. parking_lot
 //! keeps the queues of all parked threads in one process-wide table, and a fork can copy that table while some other
@@ -6,78 +6,124 @@
 //! (<https://github.com/Amanieu/parking_lot/issues/515>). Pools that are built in a forked child have to work, so
 //! parking_lot guards only what the threads of one shutdown tell each other: a few words, locked for a few instructions
 //! by two threads at most, so that nobody parks.
+//!
+//! Two other choices are for the models, which run the crate itself (`tests/models/Cargo.toml` says how):
+//!
+//! * `winddown_loom`: [loom](https://docs.rs/loom)'s atomics and locks, which show every value that memory
+//!   may show. For the protocols without a lock: [`queue::model`](crate::queue), [`event`].
+//! * `winddown_shuttle`: [shuttle](https://docs.rs/shuttle)'s, with threads and thread-locals, for whole pools and
+//!   registries: every step of every thread, in orders drawn at random, but as if memory were one. Time is a number that a
+//!   model moves on (see `modelled`), so that each time-out is an event which may come between any two steps. See `models`.
+//!
+//! What is in a `static`, and is never waited for, is the standard library's in all three.
 
-use crate::os::Generation;
-use std::sync::atomic::{fence, AtomicUsize, Ordering};
+pub(crate) mod event;
+#[cfg(winddown_shuttle)]
+pub(crate) mod modelled;
+
+#[cfg(not(any(winddown_loom, winddown_shuttle)))]
+mod chosen {
+    pub(crate) use crossbeam_channel::{unbounded, Sender};
+    pub(crate) use parking_lot::Mutex as LeafMutex;
+    pub(crate) use std::hint::spin_loop;
+    pub(crate) use std::sync::{atomic, Condvar, Mutex, MutexGuard};
+    pub(crate) use std::time::Instant;
+    pub(crate) use std::{thread, thread_local};
+}
+
+#[cfg(winddown_loom)]
+mod chosen {
+    pub(crate) use crossbeam_channel::{unbounded, Sender};
+    pub(crate) use loom::hint::spin_loop;
+    pub(crate) use loom::sync::{atomic, Condvar, Mutex, MutexGuard};
+    pub(crate) use parking_lot::Mutex as LeafMutex;
+    pub(crate) use std::thread_local;
+    pub(crate) use std::time::Instant;
+
+    /// What has no model needs no model's threads.
+    pub(crate) mod thread {
+        pub(crate) use loom::thread::yield_now;
+        pub(crate) use std::thread::{current, park, park_timeout, Builder, JoinHandle, Thread, ThreadId};
+    }
+}
+
+#[cfg(winddown_shuttle)]
+mod chosen {
+    pub(crate) use super::modelled::{Condvar, Instant, LeafMutex, Mutex, MutexGuard};
+    pub(crate) use shuttle::hint::spin_loop;
+    pub(crate) use shuttle::sync::atomic;
+    pub(crate) use shuttle::sync::mpsc::{channel as unbounded, Sender};
+    pub(crate) use shuttle::thread_local;
+
+    pub(crate) mod thread {
+        pub(crate) use crate::sync::modelled::park_timeout;
+        pub(crate) use shuttle::thread::{current, park, yield_now, Builder, JoinHandle, Thread, ThreadId};
+    }
+}
+
+pub(crate) use chosen::{
+    atomic, spin_loop, thread, thread_local, unbounded, Instant, LeafMutex, MutexGuard, Sender,
+};
+
 use std::sync::{LockResult, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-pub(crate) use std::sync::MutexGuard;
+/// Whether this is built for a model: what is large is small there, and what spins yields.
+pub(crate) const IS_MODEL: bool = cfg!(any(winddown_loom, winddown_shuttle));
 
-/// What the queue is made of. Built with `--cfg winddown_model` these are loom's, which explores every order in which
-/// threads may see them (see `queue::model`).
-pub(crate) mod shared {
-    #[cfg(winddown_model)]
-    pub(crate) use loom::{
-        cell::UnsafeCell,
-        hint::spin_loop,
-        sync::atomic::{AtomicBool, AtomicPtr, AtomicU64},
-        thread::yield_now,
-    };
-    #[cfg(not(winddown_model))]
-    pub(crate) use std::{
-        hint::spin_loop,
-        sync::atomic::{AtomicBool, AtomicPtr, AtomicU64},
-        thread::yield_now,
-    };
+#[cfg(winddown_loom)]
+pub(crate) use loom::cell::UnsafeCell;
 
-    pub(crate) use std::sync::atomic::Ordering;
+/// std's, with the interface of loom's, which can tell when two accesses overlap.
+#[cfg(not(winddown_loom))]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
-    /// std's, with the interface of loom's, which can tell when two accesses overlap.
-    #[cfg(not(winddown_model))]
-    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
-
-    #[cfg(not(winddown_model))]
-    impl<T> UnsafeCell<T> {
-        pub(crate) const fn new(value: T) -> UnsafeCell<T> {
-            UnsafeCell(std::cell::UnsafeCell::new(value))
-        }
-
-        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
-            f(self.0.get())
-        }
+#[cfg(not(winddown_loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) const fn new(value: T) -> UnsafeCell<T> {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
     }
 
-    /// Keeps what it holds on cache lines of its own, two at a time, as processors prefetch them.
-    #[repr(align(128))]
-    pub(crate) struct Padded<T>(pub(crate) T);
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
 
-    /// Waits for another thread that is within a few instructions of being done: it may have lost its core, though, so
-    /// this soon offers it ours.
-    #[derive(Default)]
-    pub(crate) struct Patience(u32);
+/// Keeps what it holds on cache lines of its own, two at a time, as processors prefetch them.
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);
 
-    impl Patience {
-        const SPINS: u32 = 4;
+/// Waits for another thread that is within a few instructions of being done: it may have lost its core, though, so
+/// this soon offers it ours.
+#[derive(Default)]
+pub(crate) struct Patience(u32);
 
-        pub(crate) fn wait(&mut self) {
-            if cfg!(winddown_model) || self.0 >= Patience::SPINS {
-                yield_now();
-            } else {
-                (0..1 << self.0).for_each(|_| spin_loop());
-                self.0 += 1;
-            }
+impl Patience {
+    const SPINS: u32 = 4;
+
+    pub(crate) fn wait(&mut self) {
+        if IS_MODEL || self.0 >= Patience::SPINS {
+            thread::yield_now();
+        } else {
+            (0..1 << self.0).for_each(|_| spin_loop());
+            self.0 += 1;
         }
     }
 }
 
 /// A lock that does not poison: no user code runs under it, so a panic cannot leave its data half changed.
 #[derive(Default)]
-pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+pub(crate) struct Mutex<T>(chosen::Mutex<T>);
 
 impl<T> Mutex<T> {
+    #[cfg(not(winddown_loom))]
     pub(crate) const fn new(value: T) -> Mutex<T> {
-        Mutex(std::sync::Mutex::new(value))
+        Mutex(chosen::Mutex::new(value))
+    }
+
+    #[cfg(winddown_loom)]
+    pub(crate) fn new(value: T) -> Mutex<T> {
+        Mutex(chosen::Mutex::new(value))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -86,11 +132,11 @@ impl<T> Mutex<T> {
 }
 
 #[derive(Default)]
-pub(crate) struct Condvar(std::sync::Condvar);
+pub(crate) struct Condvar(chosen::Condvar);
 
 impl Condvar {
-    pub(crate) const fn new() -> Condvar {
-        Condvar(std::sync::Condvar::new())
+    pub(crate) fn new() -> Condvar {
+        Condvar(chosen::Condvar::new())
     }
 
     pub(crate) fn notify_one(&self) {
@@ -126,16 +172,16 @@ fn unpoisoned<G>(result: LockResult<G>) -> G {
 pub(crate) fn linger(has_come: impl Fn() -> bool) -> bool {
     /// Looks at growing distance, some microseconds in all.
     const SPINS: u32 = 4;
-    /// Then looks that let other threads have the core.
-    const YIELDS: u32 = 16;
+    /// Then looks that let other threads have the core. A model tries what they may find, once.
+    const YIELDS: u32 = if IS_MODEL { 0 } else { 16 };
     for look in 0..SPINS + YIELDS {
         if has_come() {
             return true;
         }
         if look < SPINS {
-            (0..1 << look).for_each(|_| std::hint::spin_loop());
+            (0..1 << look).for_each(|_| spin_loop());
         } else {
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
     has_come()
@@ -151,97 +197,5 @@ pub(crate) fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> 
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
-    }
-}
-
-/// Lets threads wait until a condition holds that other threads bring about: an eventcount.
-///
-/// Whoever changes something a waiter may look at calls [`signal`](Event::signal) *after* the change.
-///
-/// No wake-up is lost. A waiter announces itself, fences, notes the epoch, and only then looks at the condition; a
-/// signaller changes the condition, fences, and only then looks for waiters. Of the two fences one comes first in
-/// their total order. If it is the waiter's, the signaller sees the waiter and moves the epoch on: either after the
-/// waiter noted it, so that the waiter does not sleep, or before, and then the epoch's lock has made the change
-/// visible to the look that follows. If it is the signaller's, the waiter's look sees the change.
-pub(crate) struct Event {
-    born: Generation,
-    waiters: AtomicUsize,
-    epoch: Mutex<u64>,
-    moved: Condvar,
-}
-
-impl Default for Event {
-    fn default() -> Event {
-        Event {
-            born: Generation::now(),
-            waiters: AtomicUsize::new(0),
-            epoch: Mutex::default(),
-            moved: Condvar::default(),
-        }
-    }
-}
-
-impl Event {
-    /// Whether its waiters are in a process of which this is a forked child.
-    pub(crate) fn is_past(&self) -> bool {
-        self.born.is_past()
-    }
-
-    /// Whether somebody waits, as far as can be told without a fence: a hint.
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.waiters.load(Ordering::Relaxed) > 0
-    }
-
-    /// Wakes every waiter to look at its condition again; a fence and a load where nobody waits.
-    pub(crate) fn signal(&self) {
-        fence(Ordering::SeqCst); // pairs with the fence in `wait`
-        if self.waiters.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        *self.epoch.lock() += 1;
-        self.moved.notify_all();
-    }
-
-    /// Waits until `ready` holds, or until the moment that `until` names has come; `until` is asked again at each
-    /// signal, since deadlines move. Returns what `ready` said last: what is ready beats a deadline that has passed.
-    pub(crate) fn wait(
-        &self,
-        mut until: impl FnMut() -> Option<Instant>,
-        mut ready: impl FnMut() -> bool,
-    ) -> bool {
-        let _announced = Announced::new(&self.waiters);
-        fence(Ordering::SeqCst); // pairs with the fence in `signal`
-        loop {
-            let seen = *self.epoch.lock();
-            if ready() {
-                return true;
-            }
-            let until = until();
-            let mut epoch = self.epoch.lock();
-            while *epoch == seen {
-                let late;
-                (epoch, late) = self.moved.wait(epoch, until);
-                if late {
-                    drop(epoch);
-                    return ready();
-                }
-            }
-        }
-    }
-}
-
-/// One waiter in the count, taken out again however the wait ends.
-struct Announced<'a>(&'a AtomicUsize);
-
-impl<'a> Announced<'a> {
-    fn new(waiters: &'a AtomicUsize) -> Announced<'a> {
-        waiters.fetch_add(1, Ordering::Relaxed);
-        Announced(waiters)
-    }
-}
-
-impl Drop for Announced<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

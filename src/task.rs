@@ -9,6 +9,8 @@ use crate::contain::{self, Payload};
 use crate::context::{self, Frame, Wait};
 use crate::os::Generation;
 use crate::sync::deadline;
+use crate::sync::thread;
+use crate::sync::Instant;
 use cell::{AnyTask, Awaited, Cancel, Place, Waiter};
 use std::any::Any;
 use std::borrow::Cow;
@@ -19,8 +21,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use sync_wrapper::SyncWrapper;
 
 /// What a handle needs of the pool whose task it stands for.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, within};
+use common::{assert_adds_up, registry, tidy, within};
 use std::sync::mpsc::{channel, Sender, TryRecvError::Disconnected};
 use std::sync::Mutex;
 use std::thread;
@@ -59,8 +59,9 @@ fn assert_agrees(registry: &Registry, pool: &Pool) {
 
 #[test]
 fn tasks_that_return_and_panic() {
+    let _tidy = tidy();
     within(|| {
-        let pool = builder(&Registry::new()).max_threads(4).build().unwrap();
+        let pool = builder(&registry()).max_threads(4).build().unwrap();
         for n in 0..100 {
             pool.execute(move || assert_ne!(n % 10, 0)).unwrap();
             drop(pool.spawn(move || assert_ne!(n % 5, 0)).unwrap());
@@ -76,6 +77,7 @@ fn tasks_that_return_and_panic() {
 
 #[test]
 fn a_panic_whose_payload_panics_when_it_is_dropped() {
+    let _tidy = tidy();
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -83,7 +85,7 @@ fn a_panic_whose_payload_panics_when_it_is_dropped() {
         }
     }
     within(|| {
-        let pool = builder(&Registry::new()).build().unwrap();
+        let pool = builder(&registry()).build().unwrap();
         pool.execute(|| std::panic::panic_any(Bomb)).unwrap();
         drop(pool.spawn(|| std::panic::panic_any(Bomb)).unwrap());
         drop(pool.spawn(|| std::panic::panic_any(Bomb)).unwrap().join().unwrap_err());
@@ -93,8 +95,9 @@ fn a_panic_whose_payload_panics_when_it_is_dropped() {
 
 #[test]
 fn tasks_that_their_handle_cancels() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry).build().unwrap();
         let (go, running) = occupy(&pool);
         let handles: Vec<_> = (0..10).map(|_| pool.spawn(|| ()).unwrap()).collect();
@@ -113,8 +116,9 @@ fn tasks_that_their_handle_cancels() {
 
 #[test]
 fn tasks_that_a_deadline_cancels_and_abandons() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry).max_threads(2).build().unwrap();
         let (go, wait) = channel::<()>();
         let (started, has_started) = channel();
@@ -148,8 +152,9 @@ fn tasks_that_a_deadline_cancels_and_abandons() {
 
 #[test]
 fn tasks_that_shutdown_now_gives_back() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry).build().unwrap();
         let (_go, _running) = occupy(&pool);
         let handles: Vec<_> = (0..5).map(|n| pool.spawn(move || n).unwrap()).collect();
@@ -168,9 +173,10 @@ fn tasks_that_shutdown_now_gives_back() {
 
 #[test]
 fn a_limits_backlog_that_is_cancelled_given_back_or_run() {
+    let _tidy = tidy();
     within(|| {
         for handed_back in [false, true] {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = builder(&registry).max_threads(2).build().unwrap();
             let limit = pool.limit(1);
             let ((go, wait), (started, has_started)) = (channel::<()>(), channel());
@@ -210,8 +216,9 @@ fn a_limits_backlog_that_is_cancelled_given_back_or_run() {
 
 #[test]
 fn a_limits_backlog_at_a_deadline() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry).max_threads(2).build().unwrap();
         let limit = pool.limit(1);
         let ((go, wait), (started, has_started)) = (channel::<()>(), channel());
@@ -235,9 +242,10 @@ fn a_limits_backlog_at_a_deadline() {
 
 #[test]
 fn tasks_that_their_submitter_runs_and_tasks_that_are_refused() {
+    let _tidy = tidy();
     within(|| {
         for when_full in [WhenFull::CallerRuns, WhenFull::Reject] {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = builder(&registry).queue_capacity(2).when_full(when_full).build().unwrap();
             let (go, _running) = occupy(&pool);
             let results: Vec<_> = (0..6).map(|n| pool.execute(move || assert!(n < 4)).is_ok()).collect();
@@ -261,8 +269,9 @@ fn tasks_that_their_submitter_runs_and_tasks_that_are_refused() {
 
 #[test]
 fn a_pool_that_broke() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let (go, wait) = channel::<()>();
         let wait = Mutex::new(wait);
         let start = move || {
@@ -285,9 +294,10 @@ fn a_pool_that_broke() {
 
 #[test]
 fn tasks_that_run_in_place() {
+    let _tidy = tidy();
     within(|| {
         for threads in [1, 3] {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = builder(&registry).max_threads(threads).build().unwrap();
             let inner = pool.clone();
             let seen = registry.clone();
@@ -317,8 +327,9 @@ fn tasks_that_run_in_place() {
 
 #[test]
 fn tasks_that_are_blocked_in_the_wait_for_an_end() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry).build().unwrap();
         let (go, wait) = channel::<()>();
         let of_task = registry.clone();
@@ -337,8 +348,9 @@ fn tasks_that_are_blocked_in_the_wait_for_an_end() {
 
 #[test]
 fn delays_that_pass_that_are_cancelled_and_that_a_close_finds() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry).build().unwrap();
         let hour = Duration::from_secs(3600);
         let handles: Vec<_> = (0..5).map(|_| pool.spawn_after(hour, || ()).unwrap()).collect();
@@ -361,9 +373,10 @@ fn delays_that_pass_that_are_cancelled_and_that_a_close_finds() {
 
 #[test]
 fn tasks_that_borrow() {
+    let _tidy = tidy();
     within(|| {
         for threads in [1, 3] {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = builder(&registry).max_threads(threads).build().unwrap();
             let mut values = [0_u32; 6];
             let inside = |pool: &Pool, values: &mut [u32; 6]| {
@@ -395,8 +408,9 @@ fn tasks_that_borrow() {
 
 #[test]
 fn tasks_that_borrow_and_are_cancelled_where_others_are_given_back() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry).build().unwrap();
         let (started, has_started) = channel();
         let remote = pool.clone();
@@ -433,8 +447,9 @@ fn tasks_that_borrow_and_are_cancelled_where_others_are_given_back() {
 
 #[test]
 fn a_daemon_pool_that_is_left_behind() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry).daemon().build().unwrap();
         let (go, running) = occupy(&pool);
         (0..3).for_each(|_| pool.execute(|| ()).unwrap());
@@ -450,8 +465,9 @@ fn a_daemon_pool_that_is_left_behind() {
 /// While tasks of every kind come and go, whoever looks gets an answer, and no count ever goes back.
 #[test]
 fn looking_disturbs_nothing_and_is_held_up_by_nothing() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry)
             .max_threads(2)
             .queue_capacity(4)

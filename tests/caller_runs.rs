@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, within};
+use common::{assert_adds_up, registry, tidy, within};
 use std::sync::mpsc::{channel, Sender};
 use std::thread;
 use std::time::Duration;
@@ -59,7 +59,7 @@ fn at<R: Send + 'static>(
     f: impl FnOnce(&Registry, &Pool, Sender<()>, Option<&Pool>) -> R + Send + 'static,
 ) -> R {
     within(move || {
-        let registry = Registry::new();
+        let registry = registry();
         let (pool, go) = full(&registry);
         let inner = pool.clone();
         let of_task = registry.clone();
@@ -91,6 +91,7 @@ fn at<R: Send + 'static>(
 
 #[test]
 fn it_is_a_task_of_its_pool_like_any_other() {
+    let _tidy = tidy();
     for place in [PlainThread, OtherPool, Hook] {
         at(place, |_, pool, go, other| {
             task::set_label("the submitter's own");
@@ -121,6 +122,7 @@ fn it_is_a_task_of_its_pool_like_any_other() {
 
 #[test]
 fn it_has_a_flag_of_its_own() {
+    let _tidy = tidy();
     at(PlainThread, |registry, pool, go, _| {
         let other = Pool::builder().registry(registry).max_threads(1).build().unwrap();
         let (give, take) = channel::<Canceller>();
@@ -142,6 +144,7 @@ fn it_has_a_flag_of_its_own() {
 
 #[test]
 fn it_is_told_when_its_pool_is_to_end_at_once_and_its_submitters_task_is_not() {
+    let _tidy = tidy();
     for place in [PlainThread, OtherPool] {
         at(place, |_, pool, go, _| {
             let remote = pool.clone();
@@ -166,6 +169,7 @@ fn it_is_told_when_its_pool_is_to_end_at_once_and_its_submitters_task_is_not() {
 
 #[test]
 fn it_may_submit_to_its_pool_while_that_drains_and_goes_over_the_bound() {
+    let _tidy = tidy();
     for place in [PlainThread, OtherPool] {
         at(place, |_, pool, go, _| {
             let inner = pool.clone();
@@ -186,8 +190,9 @@ fn it_may_submit_to_its_pool_while_that_drains_and_goes_over_the_bound() {
 
 #[test]
 fn it_may_not_submit_while_a_pool_drains_that_takes_no_follow_ups() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = builder(&registry).follow_ups(FollowUps::Reject).build().unwrap();
         let ((go, wait), (started, has_started)) = (channel::<()>(), channel());
         let first = move || {
@@ -211,6 +216,7 @@ fn it_may_not_submit_while_a_pool_drains_that_takes_no_follow_ups() {
 /// What it may submit where does not depend on who runs it.
 #[test]
 fn its_submissions_to_the_pool_that_its_submitter_is_in_are_those_of_a_stranger() {
+    let _tidy = tidy();
     at(OtherPool, |_, pool, go, other| {
         let other = other.unwrap().clone();
         run_here(pool, move || {
@@ -224,6 +230,7 @@ fn its_submissions_to_the_pool_that_its_submitter_is_in_are_those_of_a_stranger(
 
 #[test]
 fn it_may_shut_its_pool_down() {
+    let _tidy = tidy();
     for place in [PlainThread, OtherPool, Hook] {
         at(place, |_, pool, go, _| {
             let inner = pool.clone();
@@ -241,6 +248,7 @@ fn it_may_shut_its_pool_down() {
 
 #[test]
 fn it_may_shut_down_the_pool_that_its_submitter_is_in() {
+    let _tidy = tidy();
     at(OtherPool, |_, pool, go, other| {
         let other = other.unwrap().clone();
         let behind = other.spawn(|| 7).unwrap();
@@ -253,6 +261,7 @@ fn it_may_shut_down_the_pool_that_its_submitter_is_in() {
 
 #[test]
 fn it_may_shut_its_registry_down_unless_its_submitter_is_a_hook() {
+    let _tidy = tidy();
     for place in [PlainThread, OtherPool] {
         at(place, |registry, pool, go, _| {
             let registry = registry.clone();
@@ -273,6 +282,7 @@ fn it_may_shut_its_registry_down_unless_its_submitter_is_a_hook() {
 
 #[test]
 fn it_may_wait_until_pools_are_idle() {
+    let _tidy = tidy();
     for place in [PlainThread, OtherPool, Hook] {
         at(place, |_, pool, go, other| {
             let (inner, other) = (pool.clone(), other.cloned());
@@ -290,6 +300,7 @@ fn it_may_wait_until_pools_are_idle() {
 
 #[test]
 fn it_may_join_tasks_of_its_pool_and_of_the_one_that_its_submitter_is_in() {
+    let _tidy = tidy();
     for place in [PlainThread, OtherPool, Hook] {
         at(place, |_, pool, go, other| {
             let (inner, other) = (pool.clone(), other.cloned());
@@ -310,6 +321,7 @@ fn it_may_join_tasks_of_its_pool_and_of_the_one_that_its_submitter_is_in() {
 
 #[test]
 fn it_panics_where_it_joins_the_task_that_runs_it() {
+    let _tidy = tidy();
     at(PlainThread, |registry, pool, go, _| {
         let other = Pool::builder().registry(registry).max_threads(1).build().unwrap();
         let (give, take) = channel::<JoinHandle<String>>();
@@ -332,6 +344,7 @@ fn it_panics_where_it_joins_the_task_that_runs_it() {
 /// for himself.
 #[test]
 fn pools_that_submit_to_each_other_do_not_deadlock_nor_grow_the_stack() {
+    let _tidy = tidy();
     fn pass(pools: [Pool; 2], left: usize) {
         if left > 0 {
             let [this, next] = pools.clone();
@@ -341,7 +354,7 @@ fn pools_that_submit_to_each_other_do_not_deadlock_nor_grow_the_stack() {
     }
     for when_full in [WhenFull::CallerRuns, WhenFull::Block] {
         within(move || {
-            let registry = Registry::new();
+            let registry = registry();
             let pools = [WhenFull::CallerRuns, when_full].map(|when_full| {
                 builder(&registry).when_full(when_full).stack_size(256 << 10).build().unwrap()
             });
@@ -358,9 +371,10 @@ fn pools_that_submit_to_each_other_do_not_deadlock_nor_grow_the_stack() {
 
 #[test]
 fn it_may_drop_the_last_handle_of_its_pool() {
+    let _tidy = tidy();
     for place in [PlainThread, OtherPool] {
         within(move || {
-            let registry = Registry::new();
+            let registry = registry();
             let (pool, go) = full(&registry);
             let submit = move || {
                 let (give, take) = channel::<Pool>();
@@ -394,8 +408,9 @@ fn it_may_drop_the_last_handle_of_its_pool() {
 
 #[test]
 fn at_a_deadline_it_is_abandoned_like_any_other() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let (pool, go) = full(&registry);
         let remote = pool.clone();
         let (report, reports) = channel();
@@ -425,8 +440,9 @@ fn at_a_deadline_it_is_abandoned_like_any_other() {
 
 #[test]
 fn a_shutdown_waits_for_it_as_for_any_other() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let (pool, go) = full(&registry);
         let remote = registry.clone();
         let ender = run_here(&pool, move || {
@@ -455,6 +471,7 @@ fn assert_drains(case: &str, code: i32) {
 
 #[test]
 fn it_may_end_the_process_with_a_code() {
+    let _tidy = tidy();
     assert_drains("exit_in_caller_run_task", 3);
     assert_drains("exit_in_caller_run_task_of_a_task", 3);
     assert_drains("exit_in_caller_run_task_of_a_hook", 3);
@@ -464,6 +481,7 @@ fn it_may_end_the_process_with_a_code() {
 #[cfg(feature = "exit-hook")]
 #[test]
 fn it_may_call_process_exit() {
+    let _tidy = tidy();
     assert_drains("process_exit_in_caller_run_task", 6);
     assert_drains("process_exit_in_caller_run_task_of_a_task", 6);
     assert_drains("process_exit_in_caller_run_task_of_a_hook", 6);
@@ -473,5 +491,6 @@ fn it_may_call_process_exit() {
 #[cfg(target_os = "linux")]
 #[test]
 fn it_may_wait_for_the_pool_that_its_submitter_is_in_where_no_thread_can_stand_in() {
+    let _tidy = tidy();
     common::run("no_substitute_caller_runs").assert_code(0).assert_silent();
 }

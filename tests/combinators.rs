@@ -1,8 +1,9 @@
-//! Waiting for several tasks together: `join_all`, `join_any`, `as_completed`.
+//! Waiting for several tasks together: `join_all`, `as_completed`.
 
 mod common;
 
-use common::{assert_adds_up, meet, pool_in, within};
+use common::gated::{gated, inside, occupy, values, word};
+use common::{assert_adds_up, meet, pool_in, registry, tidy, within};
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Debug;
@@ -10,14 +11,12 @@ use std::future::Future;
 use std::panic::{catch_unwind, panic_any, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Barrier};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{
-    as_completed, join_all, join_any, task, AsCompleted, JoinError, JoinHandle, Pool, Registry, TimedOut,
-};
+use winddown::{as_completed, join_all, AsCompleted, JoinHandle, Pool, TimedOut};
 
 const fn is_iterator<T: ExactSizeIterator + Send + Sync + UnwindSafe + RefUnwindSafe + Debug>() {}
 const fn is_error<T: Error + Send + Sync + Copy + Eq + 'static>() {}
@@ -25,55 +24,14 @@ const _: () = is_iterator::<AsCompleted<u8>>();
 const _: () = is_error::<TimedOut>();
 
 fn pool(max_threads: usize) -> Pool {
-    pool_in(&Registry::new(), max_threads)
-}
-
-/// A task that ends with `value` when what comes along is dropped.
-fn gated<T: Send + 'static>(pool: &Pool, value: T) -> (Sender<()>, JoinHandle<T>) {
-    let (go, wait) = mpsc::channel::<()>();
-    let task = move || {
-        let _ = wait.recv();
-        value
-    };
-    (go, pool.spawn(task).unwrap())
-}
-
-/// The same, which has started.
-fn occupy<T: Send + 'static>(pool: &Pool, value: T) -> (Sender<()>, JoinHandle<T>) {
-    let (go, wait) = mpsc::channel::<()>();
-    let (started, has_started) = mpsc::channel();
-    let task = move || {
-        started.send(()).unwrap();
-        let _ = wait.recv();
-        value
-    };
-    let handle = pool.spawn(task).unwrap();
-    has_started.recv().unwrap();
-    (go, handle)
-}
-
-/// What became of a task, in a word.
-fn word<T: ToString>(result: Result<T, JoinError>) -> String {
-    match result {
-        Ok(value) => value.to_string(),
-        Err(error) => format!("{:?}", error.kind()),
-    }
-}
-
-fn values<T>(results: impl IntoIterator<Item = Result<T, JoinError>>) -> Vec<T> {
-    results.into_iter().map(Result::unwrap).collect()
-}
-
-/// Runs `task` on the pool as one of its tasks, and hands on its panic.
-fn inside<T: Send + 'static>(pool: &Pool, task: impl FnOnce(&Pool) -> T + Send + 'static) -> T {
-    let inner = pool.clone();
-    pool.spawn(move || task(&inner)).unwrap().join().unwrap()
+    pool_in(&registry(), max_threads)
 }
 
 // ---- join_all ----
 
 #[test]
 fn join_all_gives_all_results_in_the_order_of_the_handles() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         let (first, one) = occupy(&pool, 1);
@@ -98,6 +56,7 @@ fn join_all_gives_all_results_in_the_order_of_the_handles() {
 
 #[test]
 fn join_all_takes_all_handles_before_it_waits() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         let meeting = Arc::new(Barrier::new(3));
@@ -114,6 +73,7 @@ fn join_all_takes_all_handles_before_it_waits() {
 
 #[test]
 fn join_all_runs_queued_tasks_in_place_inside_a_task() {
+    let _tidy = tidy();
     within(|| {
         let results = inside(&pool(1), |pool| {
             let me = thread::current().id();
@@ -128,6 +88,7 @@ fn join_all_runs_queued_tasks_in_place_inside_a_task() {
 
 #[test]
 fn results_come_in_the_order_in_which_the_tasks_end() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(4);
         let (mut gates, handles): (Vec<_>, Vec<_>) =
@@ -144,6 +105,7 @@ fn results_come_in_the_order_in_which_the_tasks_end() {
 
 #[test]
 fn the_order_is_that_of_the_ends_even_if_nobody_looks() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, _running) = occupy(&pool, ());
@@ -160,6 +122,7 @@ fn the_order_is_that_of_the_ends_even_if_nobody_looks() {
 
 #[test]
 fn what_has_ended_before_comes_first_in_the_order_of_the_handles() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (go, blocked) = occupy(&pool, 0);
@@ -176,6 +139,7 @@ fn what_has_ended_before_comes_first_in_the_order_of_the_handles() {
 
 #[test]
 fn each_task_comes_once_however_it_ends() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, running) = occupy(&pool, 0);
@@ -199,6 +163,7 @@ fn each_task_comes_once_however_it_ends() {
 
 #[test]
 fn what_a_shutdown_cancels_or_abandons_comes_too() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, running) = occupy(&pool, 0);
@@ -214,6 +179,7 @@ fn what_a_shutdown_cancels_or_abandons_comes_too() {
 
 #[test]
 fn what_is_handed_back_comes_when_it_is_run_or_dropped() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, running) = occupy(&pool, 0);
@@ -239,6 +205,7 @@ fn what_is_handed_back_comes_when_it_is_run_or_dropped() {
 
 #[test]
 fn a_wait_of_pools_of_all_sorts_gets_all_results() {
+    let _tidy = tidy();
     within(|| {
         let (one, other, closed) = (pool(1), pool(2), pool(1));
         let handles = (0..60).map(|n| [&one, &other, &closed][n % 3].spawn(move || n).unwrap());
@@ -253,6 +220,7 @@ fn a_wait_of_pools_of_all_sorts_gets_all_results() {
 
 #[test]
 fn a_timed_wait_is_never_early_and_says_how_many_are_left() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (go, blocked) = occupy(&pool, 1);
@@ -274,6 +242,7 @@ fn a_timed_wait_is_never_early_and_says_how_many_are_left() {
 
 #[test]
 fn a_result_that_is_ready_beats_a_deadline_that_has_passed() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         for n in 0..2000 {
@@ -290,6 +259,7 @@ fn a_result_that_is_ready_beats_a_deadline_that_has_passed() {
 
 #[test]
 fn a_timed_wait_runs_nothing_in_place_and_an_untimed_one_does_so_after_it() {
+    let _tidy = tidy();
     within(|| {
         let in_place = inside(&pool(1), |pool| {
             let me = thread::current().id();
@@ -307,6 +277,7 @@ const MANY: usize = 100_000;
 
 #[test]
 fn a_hundred_thousand_tasks_are_waited_for() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let handles: Vec<_> = (0..MANY).map(|n| pool.spawn(move || n).unwrap()).collect();
@@ -320,6 +291,7 @@ fn a_hundred_thousand_tasks_are_waited_for() {
 
 #[test]
 fn a_hundred_thousand_tasks_are_waited_for_inside_a_task() {
+    let _tidy = tidy();
     within(|| {
         for threads in [1, 2] {
             let sum = inside(&pool(threads), |pool| {
@@ -333,6 +305,7 @@ fn a_hundred_thousand_tasks_are_waited_for_inside_a_task() {
 
 #[test]
 fn a_hundred_thousand_tasks_of_another_pool_are_waited_for_inside_a_task() {
+    let _tidy = tidy();
     within(|| {
         let other = pool(1);
         let sum = inside(&pool(1), move |pool| {
@@ -352,6 +325,7 @@ fn a_hundred_thousand_tasks_of_another_pool_are_waited_for_inside_a_task() {
 
 #[test]
 fn tasks_that_end_cancel_and_are_added_at_once_come_once_each() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         for round in 0..1500 {
@@ -378,10 +352,34 @@ fn tasks_that_end_cancel_and_are_added_at_once_come_once_each() {
     });
 }
 
+#[test]
+fn many_threads_wait_for_tasks_of_one_pool() {
+    let _tidy = tidy();
+    within(|| {
+        let pool = pool(2);
+        let consume = |receiver: Receiver<JoinHandle<usize>>| {
+            thread::spawn(move || values(as_completed(receiver)).into_iter().sum::<usize>())
+        };
+        let (senders, consumers): (Vec<_>, Vec<_>) = (0..4)
+            .map(|_| {
+                let (sender, receiver) = mpsc::channel();
+                (sender, consume(receiver))
+            })
+            .unzip();
+        for n in 0..20_000 {
+            senders[n % 4].send(pool.spawn(move || n).unwrap()).unwrap();
+        }
+        drop(senders);
+        let total: usize = consumers.into_iter().map(|consumer| consumer.join().unwrap()).sum();
+        assert_eq!(total, 20_000 * 19_999 / 2);
+    });
+}
+
 // ---- inside tasks ----
 
 #[test]
 fn a_tree_of_tasks_is_waited_for_on_one_thread() {
+    let _tidy = tidy();
     fn leaves(pool: &Pool, depth: u32) -> u64 {
         if depth == 0 {
             return 1;
@@ -401,6 +399,7 @@ fn a_tree_of_tasks_is_waited_for_on_one_thread() {
 
 #[test]
 fn a_queued_task_is_run_in_place_although_it_was_tried_before_elsewhere() {
+    let _tidy = tidy();
     within(|| {
         let (one, other) = (pool(1), pool(1));
         let (give, take) = mpsc::channel::<AsCompleted<u32>>();
@@ -420,6 +419,7 @@ fn a_queued_task_is_run_in_place_although_it_was_tried_before_elsewhere() {
 
 #[test]
 fn a_queued_task_is_run_in_place_although_it_might_not_be_before_for_want_of_a_permit() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let limit = pool.limit(1);
@@ -438,6 +438,7 @@ fn a_queued_task_is_run_in_place_although_it_might_not_be_before_for_want_of_a_p
 
 #[test]
 fn a_task_that_may_not_be_started_yet_is_waited_for() {
+    let _tidy = tidy();
     within(|| {
         let got = inside(&pool(1), |pool| {
             let limit = pool.limit(1);
@@ -452,6 +453,7 @@ fn a_task_that_may_not_be_started_yet_is_waited_for() {
 
 #[test]
 fn a_task_that_is_not_due_is_waited_for() {
+    let _tidy = tidy();
     within(|| {
         let got = inside(&pool(1), |pool| {
             let late = pool.spawn_after(Duration::from_millis(20), || 1).unwrap();
@@ -464,6 +466,7 @@ fn a_task_that_is_not_due_is_waited_for() {
 
 #[test]
 fn a_task_of_a_limit_shares_its_permit_with_those_that_it_waits_for() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let limit = pool.limit(1);
@@ -478,6 +481,7 @@ fn a_task_of_a_limit_shares_its_permit_with_those_that_it_waits_for() {
 
 #[test]
 fn a_task_that_waits_for_itself_panics_each_time_and_is_told_of_the_others() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (give, take) = mpsc::channel::<AsCompleted<Vec<u32>>>();
@@ -506,6 +510,7 @@ fn a_task_that_waits_for_itself_panics_each_time_and_is_told_of_the_others() {
 
 #[test]
 fn dropped_early_it_detaches_what_is_left() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let ran = Arc::new(AtomicUsize::new(0));
@@ -530,6 +535,7 @@ fn dropped_early_it_detaches_what_is_left() {
 
 #[test]
 fn a_result_is_kept_no_longer_than_until_it_is_taken() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let value = Arc::new(());
@@ -553,6 +559,7 @@ impl Wake for Count {
 
 #[test]
 fn a_handle_that_was_polled_before_wakes_its_old_waker_no_more() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, mut handle) = occupy(&pool, 5);
@@ -565,138 +572,5 @@ fn a_handle_that_was_polled_before_wakes_its_old_waker_no_more() {
         drop(go);
         assert_eq!(values(results), [5]);
         assert_eq!(count.0.load(SeqCst), 0);
-    });
-}
-
-// ---- join_any ----
-
-#[test]
-fn join_any_takes_the_first_success_and_cancels_the_rest() {
-    within(|| {
-        let (pool, busy) = (pool(3), pool(1));
-        let (_go, _running) = occupy(&busy, ());
-        let dropped = Arc::new(());
-        let capture = dropped.clone();
-        let queued = busy
-            .spawn(move || {
-                drop(capture);
-                unreachable!("it is cancelled before it starts")
-            })
-            .unwrap();
-        let (told, is_told) = mpsc::channel();
-        let (started, has_started) = mpsc::channel();
-        let running = pool
-            .spawn(move || {
-                started.send(()).unwrap();
-                while !task::is_cancelled() {
-                    thread::yield_now();
-                }
-                told.send(()).unwrap();
-                1
-            })
-            .unwrap();
-        has_started.recv().unwrap();
-        let failed = pool.spawn(|| panic!("no luck")).unwrap();
-        while !failed.is_finished() {
-            thread::yield_now();
-        }
-        let (go, success) = gated(&pool, 3);
-        let waits = thread::spawn(move || join_any([queued, running, failed, success]));
-        drop(go);
-        assert_eq!(waits.join().unwrap().unwrap().unwrap(), 3);
-        assert_eq!(Arc::strong_count(&dropped), 1, "the captures are gone at once");
-        is_told.recv().unwrap();
-        assert_eq!(busy.stats().cancelled, 1);
-    });
-}
-
-#[test]
-fn join_any_prefers_a_success_that_is_there_to_failures_before_it() {
-    within(|| {
-        let pool = pool(1);
-        let (go, _running) = occupy(&pool, ());
-        let cancelled = pool.spawn(|| 0).unwrap();
-        let failed = pool.spawn(|| panic!("no luck")).unwrap();
-        let success = pool.spawn(|| 1).unwrap();
-        assert!(cancelled.cancel());
-        drop(go);
-        pool.wait_idle();
-        assert_eq!(join_any([failed, cancelled, success]).unwrap().unwrap(), 1);
-    });
-}
-
-#[test]
-fn join_any_gives_the_last_error_if_all_fail_and_logs_the_panics_before_it() {
-    within(|| {
-        let lines = common::listen();
-        let pool = pool(2);
-        let fail = |message: &'static str| {
-            let (go, wait) = mpsc::channel::<()>();
-            let task = move || -> u8 {
-                wait.recv().unwrap_err();
-                panic!("{message}")
-            };
-            (go, pool.spawn(task).unwrap())
-        };
-        let (early, first) = fail("the panic before the last");
-        let (late, last) = fail("the last panic");
-        let waits = thread::spawn(move || join_any([first, last]));
-        drop(early);
-        while pool.stats().panicked == 0 {
-            thread::yield_now();
-        }
-        drop(late);
-        let error = waits.join().unwrap().unwrap().unwrap_err();
-        assert!(error.to_string().contains("the last panic"), "{error}");
-        let is_ours = |line: &String| line.contains("the panic before the last");
-        assert_eq!(lines.try_iter().filter(is_ours).count(), 1);
-        assert!(join_any::<u8>([]).is_none());
-    });
-}
-
-#[test]
-fn join_any_works_inside_a_task_of_a_pool_of_one_thread() {
-    within(|| {
-        let pool = pool(1);
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let seen = order.clone();
-        let got = inside(&pool, move |pool| {
-            let attempt = |n: u32| {
-                let order = order.clone();
-                pool.spawn(move || {
-                    order.lock().unwrap().push(n);
-                    assert_ne!(n, 0, "the first attempt fails");
-                    n
-                })
-                .unwrap()
-            };
-            join_any([attempt(0), attempt(1), attempt(2)]).unwrap().unwrap()
-        });
-        assert_eq!(got, 1);
-        pool.wait_idle();
-        assert_eq!(*seen.lock().unwrap(), [0, 1], "the third is cancelled");
-        assert_adds_up(&pool.stats());
-    });
-}
-
-#[test]
-fn many_threads_wait_for_tasks_of_one_pool() {
-    within(|| {
-        let pool = pool(2);
-        let consume = |receiver: Receiver<JoinHandle<usize>>| {
-            thread::spawn(move || values(as_completed(receiver)).into_iter().sum::<usize>())
-        };
-        let (senders, consumers): (Vec<_>, Vec<_>) = (0..4)
-            .map(|_| {
-                let (sender, receiver) = mpsc::channel();
-                (sender, consume(receiver))
-            })
-            .unzip();
-        for n in 0..20_000 {
-            senders[n % 4].send(pool.spawn(move || n).unwrap()).unwrap();
-        }
-        drop(senders);
-        let total: usize = consumers.into_iter().map(|consumer| consumer.join().unwrap()).sum();
-        assert_eq!(total, 20_000 * 19_999 / 2);
     });
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, listen, pool_in, within};
+use common::{assert_adds_up, listen, pool_in, registry, tidy, within};
 use std::panic::Location;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -90,8 +90,9 @@ fn assert_ran_in_time(report: &Report, stage: Stage, names: &[&str], deadline: D
 
 #[test]
 fn a_stuck_task_is_abandoned_at_the_deadline_and_named() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = Pool::builder().registry(&registry).name("billing").max_threads(2).build().unwrap();
         let gate = Gate::default();
         let (line, handle) = (line!(), gate.stick(&pool));
@@ -138,8 +139,9 @@ fn a_stuck_task_is_abandoned_at_the_deadline_and_named() {
 
 #[test]
 fn a_hung_pre_join_hook_costs_half_of_the_time_and_not_the_drain() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let gate = Gate::default();
         let key = gate.key();
@@ -162,8 +164,9 @@ fn a_hung_pre_join_hook_costs_half_of_the_time_and_not_the_drain() {
 
 #[test]
 fn the_thread_of_a_hook_that_was_left_behind_runs_no_other_hook() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let (tell, told) = mpsc::channel();
         for n in 0..20 {
             let tell = tell.clone();
@@ -192,8 +195,9 @@ fn the_thread_of_a_hook_that_was_left_behind_runs_no_other_hook() {
 
 #[test]
 fn a_hung_post_join_hook_is_left_behind_and_the_others_run() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let gate = Gate::default();
         let key = gate.key();
         registry.after_join("older", || ()).unwrap();
@@ -209,8 +213,9 @@ fn a_hung_post_join_hook_is_left_behind_and_the_others_run() {
 
 #[test]
 fn post_join_hooks_have_time_after_a_stuck_task() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let gate = Gate::default();
         let _stuck = gate.stick(&pool);
@@ -225,8 +230,9 @@ fn post_join_hooks_have_time_after_a_stuck_task() {
 
 #[test]
 fn a_forgotten_hold_costs_half_of_the_time_and_is_named() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         std::mem::forget(registry.hold("request 7").unwrap());
         std::mem::forget(registry.hold("request 8").unwrap());
@@ -241,6 +247,7 @@ fn a_forgotten_hold_costs_half_of_the_time_and_is_named() {
 
 #[test]
 fn endless_resubmission_ends_at_the_deadline() {
+    let _tidy = tidy();
     fn again(refused: Sender<RejectReason>) {
         let pool = Pool::current().unwrap();
         let next = refused.clone();
@@ -250,7 +257,7 @@ fn endless_resubmission_ends_at_the_deadline() {
     }
     within(|| {
         for own in [false, true] {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 2);
             let (refused, is_refused) = mpsc::channel();
             pool.execute(move || again(refused)).unwrap();
@@ -271,8 +278,9 @@ fn endless_resubmission_ends_at_the_deadline() {
 
 #[test]
 fn three_stuck_pools_share_one_deadline() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let gate = Gate::default();
         let pools = [0, 1, 2].map(|_| pool_in(&registry, 1));
         let handles = [0, 1, 2].map(|n: usize| gate.stick(&pools[n]));
@@ -289,10 +297,11 @@ fn three_stuck_pools_share_one_deadline() {
 
 #[test]
 fn registries_below_another_share_its_deadline() {
+    let _tidy = tidy();
     within(|| {
         // The deadline of a registry of its own does not touch its neighbours.
         let gate = Gate::default();
-        let registries = [Registry::new(), Registry::new()];
+        let registries = [registry(), registry()];
         let pools = [pool_in(&registries[0], 1), pool_in(&registries[1], 1)];
         let _stuck = pools.each_ref().map(|pool| gate.stick(pool));
         let report = registries[0].shutdown_timeout(ms(100));
@@ -306,8 +315,9 @@ fn registries_below_another_share_its_deadline() {
 
 #[test]
 fn a_zero_deadline_waits_for_nothing() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let gate = Gate::default();
         let stuck = gate.stick(&pool);
@@ -327,9 +337,10 @@ fn a_zero_deadline_waits_for_nothing() {
 
 #[test]
 fn a_zero_deadline_with_nothing_to_do_is_clean() {
+    let _tidy = tidy();
     within(|| {
-        assert!(Registry::new().shutdown_timeout(Duration::ZERO).is_clean());
-        let registry = Registry::new();
+        assert!(registry().shutdown_timeout(Duration::ZERO).is_clean());
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         pool.spawn(|| ()).unwrap().join().unwrap();
         assert!(registry.shutdown_timeout(Duration::ZERO).is_clean());
@@ -338,8 +349,9 @@ fn a_zero_deadline_with_nothing_to_do_is_clean() {
 
 #[test]
 fn the_longest_deadline_is_none() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         registry.set_deadline(Some(Duration::MAX));
         let pool = pool_in(&registry, 1);
         pool.execute(|| thread::sleep(ms(20))).unwrap();
@@ -352,8 +364,9 @@ fn the_longest_deadline_is_none() {
 
 #[test]
 fn what_is_done_before_the_deadline_is_not_waited_for_any_longer() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 2);
         for _ in 0..10 {
             pool.execute(|| ()).unwrap();
@@ -375,8 +388,9 @@ fn begin(registry: &Registry, how: fn(&Registry) -> Report) -> thread::JoinHandl
 
 #[test]
 fn a_later_call_brings_the_deadline_of_a_running_shutdown_nearer() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let gate = Gate::default();
         let _stuck = gate.stick(&pool);
@@ -391,8 +405,9 @@ fn a_later_call_brings_the_deadline_of_a_running_shutdown_nearer() {
 
 #[test]
 fn a_later_call_does_not_put_the_deadline_off() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let gate = Gate::default();
         let _stuck = gate.stick(&pool);
@@ -407,8 +422,9 @@ fn a_later_call_does_not_put_the_deadline_off() {
 
 #[test]
 fn set_deadline_reaches_a_running_shutdown_and_its_hung_hook() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let gate = Gate::default();
         let key = gate.key();
         registry.before_join("hung", move || key.wait()).unwrap();
@@ -422,8 +438,9 @@ fn set_deadline_reaches_a_running_shutdown_and_its_hung_hook() {
 
 #[test]
 fn at_the_reserve_queued_tasks_are_cancelled_and_running_ones_told() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let (started, has_started) = mpsc::channel();
         let polite = pool
@@ -462,8 +479,9 @@ impl Drop for Blocking {
 
 #[test]
 fn captures_whose_drop_blocks_for_ever_do_not_hold_up_the_shutdown() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let gate = Gate::default();
         let stuck = gate.stick(&pool);
@@ -486,8 +504,9 @@ fn captures_whose_drop_blocks_for_ever_do_not_hold_up_the_shutdown() {
 
 #[test]
 fn the_end_of_a_pool_has_a_deadline_too_and_the_registry_goes_on() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let gate = Gate::default();
         let stuck = gate.stick(&pool);
@@ -509,8 +528,9 @@ fn the_end_of_a_pool_has_a_deadline_too_and_the_registry_goes_on() {
 
 #[test]
 fn a_deadline_for_a_pool_ends_the_patient_shutdown_of_another_thread_as_well() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let gate = Gate::default();
         let _stuck = gate.stick(&pool);
@@ -524,10 +544,11 @@ fn a_deadline_for_a_pool_ends_the_patient_shutdown_of_another_thread_as_well() {
 
 #[test]
 fn a_destructor_that_outlived_one_deadline_does_not_hang_the_next_shutdown() {
+    let _tidy = tidy();
     thread_local!(static SLOW: std::cell::RefCell<Option<Blocking>> = const { std::cell::RefCell::new(None) });
     within(|| {
         for by_pool in [true, false] {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 1);
             let gate = Gate::default();
             let (dropping, is_dropping) = mpsc::channel();
@@ -549,8 +570,9 @@ fn a_destructor_that_outlived_one_deadline_does_not_hang_the_next_shutdown() {
 
 #[test]
 fn only_losses_make_a_report_unclean() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let daemon = Pool::builder().registry(&registry).max_threads(1).daemon().build().unwrap();
         let gate = Gate::default();
@@ -575,7 +597,7 @@ fn only_losses_make_a_report_unclean() {
         gate.open();
         drop(daemon_task);
 
-        let registry = Registry::new();
+        let registry = common::registry();
         registry.before_join("bad", || panic!("no {}", "luck")).unwrap();
         let report = registry.shutdown();
         assert!(!report.is_clean());
@@ -585,18 +607,19 @@ fn only_losses_make_a_report_unclean() {
 
 #[test]
 fn while_it_waits_for_more_than_five_seconds_the_log_names_what_for() {
+    let _tidy = tidy();
     within(|| {
         let lines = listen();
         let start = Instant::now();
         let gate = Gate::default();
-        let with_task = Registry::new();
+        let with_task = registry();
         let pool = Pool::builder().registry(&with_task).name("slowpool").max_threads(1).build().unwrap();
         let (line, _stuck) = (line!(), gate.stick(&pool));
         let _behind = pool.spawn(|| ()).unwrap();
-        let with_hook = Registry::new();
+        let with_hook = registry();
         let key = gate.key();
         with_hook.before_join("slow hook", move || key.wait()).unwrap();
-        let with_hold = Registry::new();
+        let with_hold = registry();
         let hold = with_hold.hold("slow request").unwrap();
         let callers =
             [with_task, with_hook, with_hold].map(|registry| thread::spawn(move || registry.shutdown()));
@@ -626,6 +649,7 @@ static TASKS_LEFT: AtomicUsize = AtomicUsize::new(0);
 
 #[test]
 fn tasks_that_end_after_they_were_abandoned_are_dropped_with_their_late_results() {
+    let _tidy = tidy();
     struct Counted;
     impl Drop for Counted {
         fn drop(&mut self) {
@@ -633,7 +657,7 @@ fn tasks_that_end_after_they_were_abandoned_are_dropped_with_their_late_results(
         }
     }
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 2);
         let gate = Gate::default();
         let (started, has_started) = mpsc::channel();
@@ -675,33 +699,39 @@ fn assert_ends(case: &str, code: i32) {
 #[cfg(feature = "exit-hook")]
 #[test]
 fn a_process_with_a_stuck_task_ends_with_the_code_of_its_main() {
+    let _tidy = tidy();
     assert_ends("stuck_and_main_returns", 0);
     assert_ends("stuck_and_process_exits", 7);
 }
 
 #[test]
 fn exit_with_a_stuck_task_ends_with_its_code() {
+    let _tidy = tidy();
     assert_ends("stuck_and_winddown_exits", 8);
 }
 
 #[test]
 fn a_stuck_task_that_holds_stdout_does_not_hold_up_the_end() {
+    let _tidy = tidy();
     assert_ends("stuck_with_stdout_locked", 9);
 }
 
 #[cfg(all(feature = "exit-hook", target_os = "linux"))]
 #[test]
 fn a_deadline_ends_the_wait_for_a_task_that_calls_process_exit_while_the_process_exits() {
+    let _tidy = tidy();
     assert_ends("stuck_in_process_exit", 0);
 }
 
 #[cfg(feature = "exit-hook")]
 #[test]
 fn a_pool_of_a_private_registry_shares_the_deadline_of_the_exit() {
+    let _tidy = tidy();
     assert_ends("stuck_in_private_registries", 0);
 }
 
 #[test]
 fn an_explicit_shutdown_tells_by_its_exit_code_that_tasks_were_lost() {
+    let _tidy = tidy();
     assert_ends("stuck_and_main_returns_the_report", 1);
 }

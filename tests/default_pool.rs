@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::within;
+use common::{tidy, within};
 use std::panic::Location;
 use std::sync::{mpsc, Arc, Barrier};
 use std::thread;
@@ -10,6 +10,7 @@ use winddown::{default_pool, Pool, Registry};
 
 #[test]
 fn it_is_made_once_by_whoever_asks_first() {
+    let _tidy = tidy();
     within(|| {
         let all = Arc::new(Barrier::new(8));
         let threads = [(); 8].map(|()| {
@@ -34,6 +35,7 @@ fn seen_by(pool: &'static Pool) -> (usize, i32) {
 
 #[test]
 fn it_has_as_many_threads_as_asyncios_default_executor() {
+    let _tidy = tidy();
     within(|| {
         let threads = 32.min(thread::available_parallelism().unwrap().get() + 4);
         assert!(
@@ -57,6 +59,7 @@ fn it_has_as_many_threads_as_asyncios_default_executor() {
 
 #[test]
 fn its_tasks_are_named_after_the_line_that_submits_them() {
+    let _tidy = tidy();
     within(|| {
         let here = Location::caller().line();
         let error = winddown::spawn(|| panic!("no luck")).unwrap().join().unwrap_err();
@@ -74,6 +77,7 @@ fn its_tasks_are_named_after_the_line_that_submits_them() {
 
 #[test]
 fn inside_its_tasks_it_is_the_current_pool() {
+    let _tidy = tidy();
     within(|| {
         let name = winddown::spawn(|| Pool::current().unwrap().name().to_owned()).unwrap();
         assert_eq!(name.join().unwrap(), "default");
@@ -85,6 +89,7 @@ fn inside_its_tasks_it_is_the_current_pool() {
 #[cfg(feature = "exit-hook")]
 #[test]
 fn the_process_waits_for_its_tasks_and_what_they_submit() {
+    let _tidy = tidy();
     let outcome = common::run("default_pool_at_exit");
     outcome.assert_code(0).assert_silent();
     assert_eq!((outcome.count("a task"), outcome.count("a follow-up")), (1, 1), "{outcome:#?}");
@@ -92,6 +97,7 @@ fn the_process_waits_for_its_tasks_and_what_they_submit() {
 
 #[test]
 fn after_a_shutdown_it_refuses_everything() {
+    let _tidy = tidy();
     let outcome = common::run("default_pool_after_shutdown");
     outcome.assert_code(0).assert_silent();
     assert!(outcome.stdout.starts_with("4: shutdown has begun"), "{outcome:#?}");
@@ -99,6 +105,7 @@ fn after_a_shutdown_it_refuses_everything() {
 
 #[test]
 fn asked_for_when_all_pools_have_drained_it_refuses_everything() {
+    let _tidy = tidy();
     let outcome = common::run("default_pool_in_hook");
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.stdout, "ShuttingDown: 5\nclean: true, pools: 0\n");
@@ -107,6 +114,7 @@ fn asked_for_when_all_pools_have_drained_it_refuses_everything() {
 #[cfg(unix)]
 #[test]
 fn a_forked_child_has_one_of_its_own() {
+    let _tidy = tidy();
     let outcome = common::run("fork_default_pool");
     outcome.assert_code(0).assert_silent();
     for of in ["child", "grandchild", "parent"] {

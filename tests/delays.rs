@@ -2,47 +2,22 @@
 
 mod common;
 
-use common::{assert_adds_up, eventually, listen, meet, occupy_with, pool_in, within, Outcome};
+use common::delayed::{doomed, millis, HOUR};
+use common::{assert_adds_up, eventually, meet, occupy_with, pool_in, registry, tidy, within, Outcome};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{JoinHandle, Pool, PoolPhase, PoolReport, PoolStats, Registry, RejectReason};
-
-const HOUR: Duration = Duration::from_secs(3600);
+use winddown::{JoinHandle, Pool, RejectReason};
 
 fn pool(max_threads: usize) -> Pool {
-    pool_in(&Registry::new(), max_threads)
-}
-
-fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
+    pool_in(&registry(), max_threads)
 }
 
 /// A task that has started and goes on until what this returns is dropped.
 fn occupy(pool: &Pool) -> (Sender<()>, JoinHandle<()>) {
     occupy_with(|task| pool.spawn(task).unwrap())
-}
-
-/// Counts its drops.
-struct Dropped(Arc<AtomicUsize>);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
-
-/// A task that must not run, and the count of the drops of what it has captured.
-fn doomed() -> (impl FnOnce() + Send + 'static, Arc<AtomicUsize>) {
-    let drops = Arc::new(AtomicUsize::new(0));
-    let captured = Dropped(drops.clone());
-    let task = move || {
-        let _captured = captured;
-        panic!("a delayed task ran before its time");
-    };
-    (task, drops)
 }
 
 fn run(case: &str) -> Outcome {
@@ -55,6 +30,7 @@ fn run(case: &str) -> Outcome {
 
 #[test]
 fn a_delayed_task_runs_never_before_its_time() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         for delay in [Duration::from_nanos(1), Duration::from_micros(300), millis(1), millis(7), millis(40)] {
@@ -69,6 +45,7 @@ fn a_delayed_task_runs_never_before_its_time() {
 
 #[test]
 fn delays_come_due_in_the_order_of_their_times() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -95,6 +72,7 @@ fn delays_come_due_in_the_order_of_their_times() {
 
 #[test]
 fn equal_delays_come_due_in_the_order_of_their_submission() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (tell, told) = mpsc::channel();
@@ -109,9 +87,9 @@ fn equal_delays_come_due_in_the_order_of_their_submission() {
 
 #[test]
 fn a_delay_of_zero_is_queued_at_once_even_over_the_bound() {
+    let _tidy = tidy();
     within(|| {
-        let pool =
-            Pool::builder().registry(&Registry::new()).max_threads(1).queue_capacity(1).build().unwrap();
+        let pool = Pool::builder().registry(&registry()).max_threads(1).queue_capacity(1).build().unwrap();
         let (go, _) = occupy(&pool);
         pool.execute(|| ()).unwrap();
         let (tell, told) = mpsc::channel();
@@ -127,9 +105,9 @@ fn a_delay_of_zero_is_queued_at_once_even_over_the_bound() {
 
 #[test]
 fn what_comes_due_goes_over_the_bound_of_a_full_queue() {
+    let _tidy = tidy();
     within(|| {
-        let pool =
-            Pool::builder().registry(&Registry::new()).max_threads(1).queue_capacity(1).build().unwrap();
+        let pool = Pool::builder().registry(&registry()).max_threads(1).queue_capacity(1).build().unwrap();
         let (go, _) = occupy(&pool);
         pool.execute(|| ()).unwrap();
         let delayed: Vec<_> = (0..3).map(|n| pool.spawn_after(millis(1), move || n).unwrap()).collect();
@@ -145,6 +123,7 @@ fn what_comes_due_goes_over_the_bound_of_a_full_queue() {
 
 #[test]
 fn a_delay_that_no_clock_can_count_never_ends_and_can_be_cancelled() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let years = Duration::from_secs(600 * 366 * 24 * 3600);
@@ -168,8 +147,9 @@ fn a_delay_that_no_clock_can_count_never_ends_and_can_be_cancelled() {
 
 #[test]
 fn a_nearer_delay_is_not_kept_waiting_by_a_farther_one() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pools = [pool_in(&registry, 1), pool_in(&registry, 1)];
         let far: Vec<_> = pools.iter().map(|pool| pool.spawn_after(HOUR, || ()).unwrap()).collect();
         for pool in &pools {
@@ -188,6 +168,7 @@ fn a_nearer_delay_is_not_kept_waiting_by_a_farther_one() {
 
 #[test]
 fn a_task_may_delay_itself_again_and_again() {
+    let _tidy = tidy();
     within(|| {
         fn tick(left: u32, done: Sender<()>) {
             if left == 0 {
@@ -209,6 +190,7 @@ fn a_task_may_delay_itself_again_and_again() {
 
 #[test]
 fn the_panic_of_a_delayed_task_goes_to_its_handle_and_is_counted() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let error = pool.spawn_after(millis(1), || panic!("no luck")).unwrap().join().unwrap_err();
@@ -221,6 +203,7 @@ fn the_panic_of_a_delayed_task_goes_to_its_handle_and_is_counted() {
 
 #[test]
 fn a_delay_takes_no_worker_and_does_not_keep_others_from_one() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let delayed = pool.spawn_after(HOUR, || ()).unwrap();
@@ -232,6 +215,7 @@ fn a_delay_takes_no_worker_and_does_not_keep_others_from_one() {
 
 #[test]
 fn wait_idle_does_not_wait_for_delays() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let delayed = pool.spawn_after(HOUR, || ()).unwrap();
@@ -259,6 +243,7 @@ fn wait_idle_does_not_wait_for_delays() {
 
 #[test]
 fn a_task_of_the_only_thread_may_join_a_delayed_one() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let inner = pool.clone();
@@ -281,6 +266,7 @@ fn a_task_of_the_only_thread_may_join_a_delayed_one() {
 
 #[test]
 fn tasks_that_wait_for_each_other_leave_a_thread_for_what_comes_due() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (inner, meeting) = (pool.clone(), Arc::new(Barrier::new(2)));
@@ -300,6 +286,7 @@ fn tasks_that_wait_for_each_other_leave_a_thread_for_what_comes_due() {
 
 #[test]
 fn a_joined_delay_that_is_cancelled_ends_the_join() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let inner = pool.clone();
@@ -328,6 +315,7 @@ fn a_joined_delay_that_is_cancelled_ends_the_join() {
 
 #[test]
 fn a_delay_can_be_awaited() {
+    let _tidy = tidy();
     use std::future::Future;
     use std::task::{Context, Poll, Wake, Waker};
     struct Unpark(thread::Thread);
@@ -352,6 +340,7 @@ fn a_delay_can_be_awaited() {
 
 #[test]
 fn limits_hold_for_what_delayed_tasks_submit_and_not_for_delays() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let limited = pool.limit(1);
@@ -382,6 +371,7 @@ fn limits_hold_for_what_delayed_tasks_submit_and_not_for_delays() {
 
 #[test]
 fn cancelling_a_delay_frees_its_captures_at_once() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (task, drops) = doomed();
@@ -402,6 +392,7 @@ fn cancelling_a_delay_frees_its_captures_at_once() {
 
 #[test]
 fn a_dropped_handle_detaches_its_delay() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (tell, told) = mpsc::channel();
@@ -412,6 +403,7 @@ fn a_dropped_handle_detaches_its_delay() {
 
 #[test]
 fn a_delay_is_run_or_cancelled_and_never_both() {
+    let _tidy = tidy();
     within(|| {
         const COUNT: usize = 3_000;
         let pool = pool(2);
@@ -446,355 +438,31 @@ fn a_delay_is_run_or_cancelled_and_never_both() {
     });
 }
 
-// ---- the end ----
-
-/// A way in which a pool ends.
-type End = (&'static str, fn(Pool) -> Option<PoolReport>);
-
-const ENDS: &[End] = &[
-    ("close", |pool| {
-        pool.close();
-        None
-    }),
-    ("drop", |pool| {
-        drop(pool);
-        None
-    }),
-    ("shutdown", |pool| Some(pool.shutdown())),
-    ("shutdown_timeout", |pool| Some(pool.shutdown_timeout(HOUR))),
-    ("shutdown_timeout(0)", |pool| Some(pool.shutdown_timeout(Duration::ZERO))),
-    ("shutdown_now", |pool| {
-        let (report, unstarted) = pool.shutdown_now();
-        assert!(unstarted.is_empty(), "delays are not handed back");
-        Some(report)
-    }),
-    ("the registry's shutdown", |pool| {
-        let report = pool.registry().shutdown();
-        assert!(report.is_clean());
-        Some(report.pools()[0].clone())
-    }),
-    ("the registry's deadline", |pool| {
-        let report = pool.registry().shutdown_timeout(Duration::ZERO);
-        assert!(report.is_clean(), "{report}");
-        Some(report.pools()[0].clone())
-    }),
-];
-
-#[test]
-fn every_end_of_a_pool_cancels_its_delays_and_counts_no_loss() {
-    for (name, end) in ENDS {
-        within(move || {
-            let registry = Registry::new();
-            let pool = pool_in(&registry, 1);
-            assert_eq!(pool.spawn(|| 5).unwrap().join().unwrap(), 5);
-            let delayed: Vec<_> = (0..100)
-                .map(|n| {
-                    let (task, drops) = doomed();
-                    (pool.spawn_after(HOUR + millis(n), task).unwrap(), drops)
-                })
-                .collect();
-            assert!(delayed[0].0.cancel());
-            let start = Instant::now();
-            let report = end(pool);
-            for (handle, drops) in delayed {
-                assert!(handle.join().unwrap_err().is_cancelled(), "{name}");
-                // The captures are dropped before the handle resolves, unless there is no time for that.
-                if matches!(*name, "shutdown_timeout(0)" | "the registry's deadline") {
-                    eventually("they are dropped all the same", || drops.load(SeqCst) == 1);
-                }
-                assert_eq!(drops.load(SeqCst), 1, "{name}");
-            }
-            assert!(start.elapsed() < HOUR / 60, "{name} waited for delays");
-            if let Some(report) = report {
-                let stats = report.stats();
-                assert!(report.is_clean(), "{name}: {report:?}");
-                assert_eq!((stats.accepted, stats.completed), (101, 1), "{name}");
-                assert_eq!((stats.cancelled, stats.delayed, stats.returned), (100, 0, 0), "{name}");
-                assert_eq!(stats.phase, PoolPhase::Closed);
-                assert_adds_up(stats);
-            }
-            assert!(registry.shutdown().is_clean(), "{name}");
-        });
-    }
-}
-
-#[test]
-fn a_closing_pool_runs_what_is_due_and_cancels_what_is_not() {
-    // All but the drop of the last handle, which leaves nothing to look at, and those that cancel what is queued.
-    for (name, end) in
-        ENDS.iter().filter(|(name, _)| matches!(*name, "close" | "shutdown" | "the registry's shutdown"))
-    {
-        within(move || {
-            let registry = Registry::new();
-            let pool = pool_in(&registry, 1);
-            let (go, _) = occupy(&pool);
-            let due: Vec<_> = (0..20).map(|n| pool.spawn_after(millis(2), move || n).unwrap()).collect();
-            let not_due = pool.spawn_after(HOUR, || ()).unwrap();
-            thread::sleep(millis(5)); // Now they are due, whether or not the timer has come to them.
-            let pool_that_ends = pool.clone();
-            let ender = thread::spawn(move || end(pool_that_ends));
-            assert!(not_due.join().unwrap_err().is_cancelled(), "{name}");
-            drop(go);
-            ender.join().unwrap();
-            for (n, handle) in due.into_iter().enumerate() {
-                assert_eq!(handle.join().unwrap(), n, "{name}");
-            }
-            assert!(registry.shutdown().is_clean(), "{name}");
-        });
-    }
-}
-
-#[test]
-fn a_pool_that_is_not_open_refuses_delays_even_of_its_own_tasks() {
-    within(|| {
-        let registry = Registry::new();
-        let pool = pool_in(&registry, 1);
-        let (inner, meeting) = (pool.clone(), Arc::new(Barrier::new(2)));
-        let inside = meeting.clone();
-        let task = pool.spawn(move || {
-            meet(&inside);
-            meet(&inside);
-            // A follow-up is taken on, what is to follow later is not.
-            let follow_up = inner.spawn(|| 5).unwrap();
-            for delay in [Duration::ZERO, millis(1), Duration::MAX] {
-                let refused = inner.spawn_after(delay, || 6).unwrap_err();
-                assert_eq!(refused.reason(), RejectReason::Closed);
-                assert_eq!(refused.into_inner()(), 6);
-            }
-            follow_up.join().unwrap()
-        });
-        meet(&meeting);
-        pool.close();
-        meet(&meeting);
-        assert_eq!(task.unwrap().join().unwrap(), 5);
-        assert_eq!(pool.shutdown().stats().rejected, 3);
-
-        let other = pool_in(&registry, 1);
-        registry.shutdown();
-        let refused = other.spawn_after(millis(1), || ()).unwrap_err();
-        assert_eq!(refused.reason(), RejectReason::ShuttingDown);
-    });
-}
-
-#[test]
-fn delays_come_due_until_their_own_pool_closes() {
-    within(|| {
-        let registry = Registry::new();
-        let (older, newer) = (pool_in(&registry, 1), pool_in(&registry, 1));
-        let (inner, hooked) = (older.clone(), older.clone());
-        registry
-            .before_join("wait for a delay", move || {
-                assert_eq!(hooked.spawn_after(millis(5), || 1).unwrap().join().unwrap(), 1);
-            })
-            .unwrap();
-        // The newer pool drains first, and this task of it waits for a delay of the older one, which is open as yet.
-        let task = newer.spawn(move || inner.spawn_after(millis(5), || 2).unwrap().join().unwrap()).unwrap();
-        let pending = older.spawn_after(HOUR, || ()).unwrap();
-        assert!(registry.shutdown().is_clean());
-        assert_eq!(task.join().unwrap(), 2);
-        assert!(pending.join().unwrap_err().is_cancelled());
-    });
-}
-
-#[test]
-fn a_broken_pool_cancels_its_delays() {
-    within(|| {
-        let lines = listen();
-        let registry = Registry::new();
-        let broken = || -> () { panic!("no connection for delays") };
-        let pool =
-            Pool::builder().registry(&registry).max_threads(1).on_thread_start(broken).build().unwrap();
-        let (task, drops) = doomed();
-        let pending = pool.spawn_after(HOUR, task).unwrap();
-        // Its coming due starts the thread that breaks.
-        let due = pool.spawn_after(millis(1), || ()).unwrap();
-        assert!(due.join().unwrap_err().is_cancelled());
-        assert!(pending.join().unwrap_err().is_cancelled());
-        assert_eq!(drops.load(SeqCst), 1);
-        assert_eq!(pool.spawn_after(HOUR, || ()).unwrap_err().reason(), RejectReason::Broken);
-        assert!(lines.iter().any(|line| line.contains("no connection for delays")));
-        let report = pool.shutdown();
-        assert_adds_up(report.stats());
-        // What was due is a loss, what was not is none.
-        assert_eq!((report.stats().cancelled, report.is_clean()), (2, false));
-    });
-}
-
-#[test]
-fn closing_meets_delays_that_come_due_and_every_one_is_settled() {
-    within(|| {
-        for round in 0..100 {
-            let pool = pool(2);
-            let ran = Arc::new(AtomicUsize::new(0));
-            let handles: Vec<_> = (0..100)
-                .map(|n| {
-                    let ran = ran.clone();
-                    let delay = Duration::from_micros(10 * (n % 50) + 1);
-                    pool.spawn_after(delay, move || ran.fetch_add(1, SeqCst)).unwrap()
-                })
-                .collect();
-            thread::sleep(Duration::from_micros(5 * round)); // Chance is what is wanted.
-            let report = pool.shutdown();
-            assert!(report.is_clean(), "{report:?}");
-            let cancelled = handles.into_iter().filter_map(|handle| handle.join().err()).inspect(|error| {
-                assert!(error.is_cancelled());
-            });
-            let cancelled = cancelled.count();
-            assert_eq!(ran.load(SeqCst) + cancelled, 100);
-            let PoolStats { completed, cancelled: counted, delayed, .. } = *report.stats();
-            assert_eq!((completed, counted, delayed), (ran.load(SeqCst) as u64, cancelled as u64, 0));
-        }
-    });
-}
-
-#[test]
-fn a_delayed_task_may_hold_the_last_handle_of_its_pool() {
-    within(|| {
-        let registry = Registry::new();
-        // It keeps the pool open, and runs.
-        let pool = pool_in(&registry, 1);
-        let last = pool.clone();
-        let handle = pool.spawn_after(millis(20), move || last.is_closed()).unwrap();
-        drop(pool);
-        assert!(!handle.join().unwrap());
-        // Cancelled, it closes the pool, which cancels the others.
-        let pool = pool_in(&registry, 1);
-        let last = pool.clone();
-        let holder = pool.spawn_after(HOUR, move || drop(last)).unwrap();
-        let other = pool.spawn_after(HOUR, || ()).unwrap();
-        drop(pool);
-        assert!(!other.is_finished());
-        assert!(holder.cancel());
-        assert!(other.join().unwrap_err().is_cancelled());
-        // So it goes in a shutdown.
-        let pool = pool_in(&registry, 1);
-        let last = pool.clone();
-        let holder = pool.spawn_after(HOUR, move || drop(last)).unwrap();
-        drop(pool);
-        assert!(registry.shutdown().is_clean());
-        assert!(holder.join().unwrap_err().is_cancelled());
-    });
-}
-
-// ---- captures are other people's code ----
-
-/// Calls it when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
-
-impl<F: FnMut()> OnDrop<F> {
-    fn touch(&self) {}
-}
-
-#[test]
-fn captures_that_panic_when_they_are_dropped_do_no_harm() {
-    for (name, end) in ENDS {
-        within(move || {
-            let pool = pool(1);
-            let handles: Vec<_> = (0..3)
-                .map(|_| {
-                    let bomb = OnDrop(|| {
-                        if !thread::panicking() {
-                            panic!("a bomb was dropped");
-                        }
-                    });
-                    pool.spawn_after(HOUR, move || bomb.touch()).unwrap()
-                })
-                .collect();
-            assert!(handles[0].cancel());
-            end(pool);
-            for handle in handles {
-                assert!(handle.join().unwrap_err().is_cancelled(), "{name}");
-            }
-        });
-    }
-}
-
-#[test]
-fn captures_may_use_the_pool_and_end_its_registry_when_they_are_dropped() {
-    for (name, end) in ENDS {
-        within(move || {
-            let registry = Registry::new();
-            let pool = pool_in(&registry, 1);
-            let inner = pool.clone();
-            let task = OnDrop(move || {
-                assert!(inner.stats().delayed == 0 && inner.is_closed());
-                assert!(inner.spawn_after(HOUR, || ()).is_err());
-                inner.wait_idle();
-                inner.shutdown();
-            });
-            let one = pool.spawn_after(HOUR, move || task.touch()).unwrap();
-            let of_registry = registry.clone();
-            let task = OnDrop(move || drop(of_registry.shutdown()));
-            let other = pool.spawn_after(HOUR, move || task.touch()).unwrap();
-            if *name == "drop" {
-                pool.close();
-            }
-            end(pool);
-            assert!(one.join().unwrap_err().is_cancelled(), "{name}");
-            assert!(other.join().unwrap_err().is_cancelled(), "{name}");
-            registry.shutdown();
-        });
-    }
-}
-
-#[test]
-fn captures_whose_drop_hangs_are_left_behind_at_the_deadline() {
-    let timeouts: [fn(&Pool) -> bool; 2] = [
-        |pool| pool.shutdown_timeout(millis(100)).is_clean(),
-        |pool| pool.registry().shutdown_timeout(millis(100)).is_clean(),
-    ];
-    for end in timeouts {
-        within(move || {
-            let pool = pool(1);
-            let (go, wait): (Sender<()>, Receiver<()>) = mpsc::channel();
-            let (tell, told) = mpsc::channel();
-            let hanging = OnDrop(move || {
-                let _ = wait.recv();
-                let _ = tell.send(());
-            });
-            let handles = [
-                pool.spawn_after(HOUR, move || hanging.touch()).unwrap(),
-                pool.spawn_after(HOUR, || ()).unwrap(),
-            ];
-            assert!(end(&pool));
-            // The handles resolve, though nobody has dropped what the first one captured.
-            for handle in handles {
-                assert!(handle.join().unwrap_err().is_cancelled());
-            }
-            assert!(told.try_recv().is_err());
-            drop(go);
-            told.recv().unwrap();
-        });
-    }
-}
-
 // ---- programs ----
 
 #[test]
 fn a_million_delays_cost_at_most_100_bytes_each_and_cancelled_ones_nothing() {
+    let _tidy = tidy();
     run("delays_cost");
 }
 
 #[test]
 fn pools_that_had_delays_leave_nothing_behind() {
+    let _tidy = tidy();
     run("delays_leak");
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn one_thread_of_a_registry_waits_for_all_delays_and_only_while_there_are_any() {
+    let _tidy = tidy();
     run("delays_thread");
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn exit_cancels_delays_and_leaves_no_timer() {
+    let _tidy = tidy();
     let outcome = run("delays_at_exit");
     let lines = ["due in a hook", "the pool's was dropped", "0 timers"];
     lines.iter().for_each(|line| assert_eq!(outcome.count(line), 1, "{outcome:#?}"));
@@ -805,6 +473,7 @@ fn exit_cancels_delays_and_leaves_no_timer() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_delay_for_which_no_timer_can_be_had_is_refused() {
+    let _tidy = tidy();
     let outcome = common::run("delays_without_timer");
     outcome.assert_code(0);
 }
@@ -812,11 +481,13 @@ fn a_delay_for_which_no_timer_can_be_had_is_refused() {
 #[test]
 #[cfg(target_os = "linux")]
 fn what_is_due_waits_for_a_worker_where_none_can_be_had() {
+    let _tidy = tidy();
     run("delays_without_worker");
 }
 
 #[test]
 #[cfg(unix)]
 fn a_forked_child_has_no_delays_but_its_own() {
+    let _tidy = tidy();
     run("delays_in_fork");
 }

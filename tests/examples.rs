@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Outcome;
+use common::{tidy, Outcome};
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -64,6 +64,7 @@ fn numbers(outcome: &Outcome, word: &str) -> BTreeSet<usize> {
 #[cfg(feature = "exit-hook")]
 #[test]
 fn hello_loses_nothing() {
+    let _tidy = tidy();
     let outcome = common::finish(example("hello"));
     outcome.assert_code(0).assert_silent();
     assert_eq!(
@@ -75,6 +76,7 @@ fn hello_loses_nothing() {
 #[cfg(feature = "exit-hook")]
 #[test]
 fn worker_state_opens_a_connection_for_each_worker_and_closes_all() {
+    let _tidy = tidy();
     let outcome = common::finish(example("worker_state"));
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.stdout, "main returns\nrows in 2 connections: 6, all closed\n");
@@ -82,6 +84,7 @@ fn worker_state_opens_a_connection_for_each_worker_and_closes_all() {
 
 #[test]
 fn the_readme_opens_with_hello() {
+    let _tidy = tidy();
     let code = include_str!("../examples/hello.rs");
     let code = &code[code.find("fn main").expect("hello has a main")..];
     let readme = include_str!("../README.md");
@@ -108,21 +111,25 @@ fn assert_prints_its_header(name: &str, code: &str) {
 
 #[test]
 fn scope_prints_what_its_header_says() {
+    let _tidy = tidy();
     assert_prints_its_header("scope", include_str!("../examples/scope.rs"));
 }
 
 #[test]
 fn retry_prints_what_its_header_says() {
+    let _tidy = tidy();
     assert_prints_its_header("retry", include_str!("../examples/retry.rs"));
 }
 
 #[test]
 fn map_prints_what_its_header_says() {
+    let _tidy = tidy();
     assert_prints_its_header("map", include_str!("../examples/map.rs"));
 }
 
 #[test]
 fn graceful_server_ends_all_51_jobs() {
+    let _tidy = tidy();
     let outcome = common::finish(example("graceful_server"));
     outcome.assert_code(0).assert_silent();
     let all: BTreeSet<usize> = (1..=51).collect();
@@ -135,6 +142,7 @@ fn graceful_server_ends_all_51_jobs() {
 
 #[test]
 fn graceful_server_refuses_arguments_that_it_does_not_know() {
+    let _tidy = tidy();
     for arguments in
         [&["--prot", "80"][..], &["--port"], &["--port", "65536"], &["--port", "80", "-v"], &["80"]]
     {
@@ -149,6 +157,7 @@ fn graceful_server_refuses_arguments_that_it_does_not_know() {
 
 #[test]
 fn graceful_server_ends_its_jobs_when_nobody_reads_what_it_prints() {
+    let _tidy = tidy();
     let start = Instant::now();
     let mut server = example("graceful_server").spawn().expect("the server starts");
     address_of(&mut server);
@@ -159,6 +168,7 @@ fn graceful_server_ends_its_jobs_when_nobody_reads_what_it_prints() {
 /// Clients of several threads send requests, and one of them stops the server while the others are at it.
 #[test]
 fn graceful_server_runs_the_job_of_every_request_that_it_answered() {
+    let _tidy = tidy();
     const CLIENTS: usize = 4;
     const REQUESTS: usize = 15; // By each client, at most.
     const BEFORE_THE_STOP: usize = 20;
@@ -201,6 +211,7 @@ fn graceful_server_runs_the_job_of_every_request_that_it_answered() {
 #[cfg(all(unix, feature = "signals"))]
 #[allow(unsafe_code)] // `kill`.
 fn graceful_server_runs_the_job_of_every_request_that_it_answered_before_sigterm() {
+    let _tidy = tidy();
     use std::hash::{BuildHasher, RandomState};
 
     const CLIENTS: usize = 4;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{run, Outcome};
+use common::{run, tidy, Outcome};
 
 /// The case ends with `code`, all of its `tasks` have run, and it has complained of nothing.
 #[track_caller]
@@ -26,47 +26,56 @@ fn drains_and_says(case: &str, code: i32, complaint: &str) {
 
 #[test]
 fn an_explicit_shutdown_drains_before_it_returns() {
+    let _tidy = tidy();
     let outcome = drains("main_shuts_down", 0, 50);
     assert_eq!(outcome.position("shut down"), 50, "{outcome:#?}");
 }
 
 #[test]
 fn a_guard_drains_when_main_returns() {
+    let _tidy = tidy();
     drains("guard_is_dropped", 0, 50);
 }
 
 #[test]
 fn a_guard_drains_when_main_panics() {
+    let _tidy = tidy();
     drains_and_says("guard_is_dropped_in_a_panic", 101, "no luck");
 }
 
 #[test]
 fn crate_exit_in_main_drains_and_keeps_its_code() {
+    let _tidy = tidy();
     drains("main_exits_with_crate", 7, 50);
 }
 
 #[test]
 fn crate_exit_in_a_task_drains_all_others_and_keeps_its_code() {
+    let _tidy = tidy();
     drains("task_exits_with_crate", 7, 100);
 }
 
 #[test]
 fn crate_exit_in_a_plain_thread_drains_and_keeps_its_code() {
+    let _tidy = tidy();
     drains("thread_exits_with_crate", 7, 50);
 }
 
 #[test]
 fn crate_exit_in_a_task_that_main_waits_for_ends_the_process() {
+    let _tidy = tidy();
     drains("main_joins_a_task_that_exits_with_crate", 7, 50);
 }
 
 #[test]
 fn crate_exit_in_a_hook_ends_the_process_after_the_shutdown() {
+    let _tidy = tidy();
     drains("hook_exits_with_crate_in_a_shutdown", 7, 50);
 }
 
 #[test]
 fn hooks_of_a_registry_without_handles_run() {
+    let _tidy = tidy();
     let outcome = run("hooks_of_a_lost_registry");
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.stdout, "before\nafter\n");
@@ -75,6 +84,7 @@ fn hooks_of_a_registry_without_handles_run() {
 #[test]
 #[cfg(unix)]
 fn an_abort_drains_nothing() {
+    let _tidy = tidy();
     use std::os::unix::process::ExitStatusExt;
 
     const SIGABRT: i32 = 6;
@@ -88,26 +98,33 @@ fn an_abort_drains_nothing() {
 mod at_exit {
     use super::*;
     use common::{command, finish, watch};
+    use std::fs;
+    use std::io::{BufRead, BufReader, Read};
+    use std::path::Path;
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
 
     #[test]
     fn all_queued_tasks_run_when_main_returns() {
+        let _tidy = tidy();
         drains("main_returns", 0, 50);
     }
 
     #[test]
     fn all_queued_tasks_run_when_main_returns_an_error() {
+        let _tidy = tidy();
         drains_and_says("main_fails", 1, "no luck");
     }
 
     #[test]
     fn all_queued_tasks_run_when_main_panics() {
+        let _tidy = tidy();
         drains_and_says("main_panics", 101, "no luck");
     }
 
     #[test]
     fn std_works_in_a_task_that_runs_at_exit() {
+        let _tidy = tidy();
         let outcome = run("task_uses_std_while_main_exits");
         outcome.assert_code(0).assert_silent();
         assert_eq!(outcome.stdout, "7 on Some(\"pool-1-worker-1\")\n");
@@ -117,17 +134,20 @@ mod at_exit {
 
     #[test]
     fn crate_exit_in_a_task_while_main_exits_changes_nothing() {
+        let _tidy = tidy();
         drains("task_exits_with_crate_while_main_exits", 0, 100);
     }
 
     #[test]
     fn crate_exit_in_several_tasks_while_main_exits_changes_nothing() {
+        let _tidy = tidy();
         drains("tasks_exit_with_crate_while_main_exits", 0, 500);
     }
 
     #[test]
     #[cfg(unix)]
     fn crate_exit_in_hooks_while_main_exits_changes_nothing() {
+        let _tidy = tidy();
         let outcome = drains("hook_exits_with_crate_while_main_exits", 3, 50);
         assert_eq!(outcome.position("the hooks after it run"), 50);
     }
@@ -136,41 +156,49 @@ mod at_exit {
 
     #[test]
     fn a_pool_whose_last_handle_was_dropped_is_drained() {
+        let _tidy = tidy();
         drains("handle_is_dropped", 0, 50);
     }
 
     #[test]
     fn a_pool_that_was_forgotten_is_drained() {
+        let _tidy = tidy();
         drains("handle_is_forgotten", 0, 50);
     }
 
     #[test]
     fn a_pool_that_was_leaked_is_drained() {
+        let _tidy = tidy();
         drains("handle_is_leaked", 0, 50);
     }
 
     #[test]
     fn a_pool_in_a_static_is_drained() {
+        let _tidy = tidy();
         drains("pool_in_a_static", 0, 50);
     }
 
     #[test]
     fn a_pool_in_a_thread_local_of_main_is_drained() {
+        let _tidy = tidy();
         drains("pool_in_a_thread_local", 0, 50);
     }
 
     #[test]
     fn a_pool_of_a_registry_without_handles_is_drained() {
+        let _tidy = tidy();
         drains("pool_of_a_lost_registry", 0, 50);
     }
 
     #[test]
     fn a_registry_made_after_an_explicit_shutdown_is_drained() {
+        let _tidy = tidy();
         drains("registry_made_after_the_shutdown", 0, 50);
     }
 
     #[test]
     fn a_first_pool_made_on_another_thread_is_drained() {
+        let _tidy = tidy();
         drains("first_pool_on_a_thread", 0, 50);
     }
 
@@ -178,11 +206,13 @@ mod at_exit {
 
     #[test]
     fn a_first_pool_made_in_an_exit_handler_is_drained() {
+        let _tidy = tidy();
         drains("first_pool_in_a_handler", 0, 50);
     }
 
     #[test]
     fn exit_handlers_run_around_the_drain_in_the_order_of_c() {
+        let _tidy = tidy();
         let outcome = drains("handlers_around_the_drain", 0, 50);
         let lines: Vec<_> = outcome.stdout.lines().filter(|line| !line.starts_with("task ")).collect();
         let expected = [
@@ -201,6 +231,7 @@ mod at_exit {
 
     #[test]
     fn an_unfinished_line_of_a_draining_task_is_printed() {
+        let _tidy = tidy();
         let outcome = run("print_without_newline");
         outcome.assert_code(0).assert_silent();
         assert_eq!(outcome.stdout, "no newline");
@@ -208,6 +239,7 @@ mod at_exit {
 
     #[test]
     fn an_unfinished_line_is_printed_when_std_does_not_flush() {
+        let _tidy = tidy();
         let outcome = run("print_without_newline_before_exit_in_c");
         outcome.assert_code(3).assert_silent();
         assert_eq!(outcome.stdout, "main, no newline");
@@ -215,6 +247,7 @@ mod at_exit {
 
     #[test]
     fn a_task_that_holds_the_lock_of_stdout_while_main_returns_loses_nothing() {
+        let _tidy = tidy();
         let outcome = run("stdout_locked_by_a_task");
         outcome.assert_code(0).assert_silent();
         assert_eq!(outcome.stdout, "before, after");
@@ -222,6 +255,7 @@ mod at_exit {
 
     #[test]
     fn a_daemon_that_holds_the_lock_of_stdout_for_ever_does_not_hold_up_exit() {
+        let _tidy = tidy();
         let outcome = run("stdout_locked_by_a_daemon");
         outcome.assert_code(0).assert_silent();
         assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
@@ -229,6 +263,7 @@ mod at_exit {
 
     #[test]
     fn daemons_that_print_all_the_time_do_not_hold_up_exit() {
+        let _tidy = tidy();
         for _ in 0..10 {
             drains("main_returns_while_daemons_print", 0, 50);
         }
@@ -236,6 +271,7 @@ mod at_exit {
 
     #[test]
     fn panics_of_tasks_and_hooks_leave_the_exit_code_alone() {
+        let _tidy = tidy();
         let outcome = run("tasks_and_hooks_panic");
         outcome.assert_code(0);
         assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
@@ -244,6 +280,7 @@ mod at_exit {
 
     #[test]
     fn a_reader_of_stderr_that_is_gone_does_no_harm() {
+        let _tidy = tidy();
         let mut child = command("tasks_and_hooks_panic").stdin(Stdio::piped()).spawn().unwrap();
         drop(child.stderr.take());
         drop(child.stdin.take()); // The sign to begin.
@@ -254,6 +291,7 @@ mod at_exit {
 
     #[test]
     fn a_reader_of_stdout_that_is_gone_costs_no_task_and_does_no_harm() {
+        let _tidy = tidy();
         let mut case = command("tasks_and_hooks_panic");
         let mut child = case.env("RUST_BACKTRACE", "0").stdin(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
@@ -267,6 +305,7 @@ mod at_exit {
     #[test]
     #[cfg(unix)]
     fn a_closed_stderr_does_no_harm() {
+        let _tidy = tidy();
         let mut shell = Command::new("sh");
         shell.args(["-c", "exec \"$0\" tasks_and_hooks_panic 2>&-"]).arg(common::program());
         shell.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -278,6 +317,7 @@ mod at_exit {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_device_under_stderr_does_no_harm() {
+        let _tidy = tidy();
         let mut command = command("tasks_and_hooks_panic");
         command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
         let outcome = finish(command);
@@ -288,6 +328,7 @@ mod at_exit {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_device_under_stdout_costs_no_task_and_does_no_harm() {
+        let _tidy = tidy();
         let mut command = command("tasks_and_hooks_panic");
         command
             .env("RUST_BACKTRACE", "0")
@@ -299,6 +340,7 @@ mod at_exit {
 
     #[test]
     fn a_process_with_idle_pools_ends_at_once() {
+        let _tidy = tidy();
         // The best of several: a busy machine delays some.
         let runs = (0..10).map(|_| run("pools_are_idle"));
         let best = runs
@@ -307,7 +349,48 @@ mod at_exit {
             })
             .map(|outcome| outcome.elapsed);
         let best = best.min().unwrap();
-        assert!(best < Duration::from_secs(1), "{best:?}");
+        assert!(best < Duration::from_millis(200), "{best:?}");
+    }
+
+    #[test]
+    fn a_process_ends_as_soon_as_its_last_task_has_ended() {
+        let _tidy = tidy();
+        let took = || {
+            let mut child = command("last_task_says_so").spawn().unwrap();
+            let mut stdout = BufReader::new(child.stdout.take().unwrap());
+            let (mut line, mut rest) = (String::new(), String::new());
+            stdout.read_line(&mut line).unwrap();
+            let start = Instant::now();
+            stdout.read_to_string(&mut rest).unwrap(); // up to the end of the process
+            let took = start.elapsed();
+            watch(child, start).assert_code(0).assert_silent();
+            assert_eq!((line.as_str(), rest.as_str()), ("the last task ends\n", ""));
+            took
+        };
+        // The best of several, as above: one that polls would be late each time, by half of its period or so.
+        let best = (0..10).map(|_| took()).min().unwrap();
+        assert!(best < Duration::from_millis(20), "{best:?}");
+    }
+
+    #[test]
+    fn files_that_tasks_write_at_exit_are_complete() {
+        let _tidy = tidy();
+        for run in 0..20 {
+            let folder =
+                Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("files-{}-{run}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            let mut command = command("tasks_write_files");
+            command.arg(&folder);
+            finish(command).assert_code(0).assert_silent();
+            for n in 0..40 {
+                let expected: String = (0..1000).map(|line| format!("line {line} of {n}\n")).collect();
+                assert!(
+                    fs::read_to_string(folder.join(n.to_string())).unwrap() == expected,
+                    "file {n} of run {run}"
+                );
+            }
+            fs::remove_dir_all(&folder).unwrap();
+        }
     }
 
     /// On Windows `std::process::exit` runs no handlers.
@@ -317,32 +400,38 @@ mod at_exit {
 
         #[test]
         fn in_main_drains_and_keeps_its_code() {
+            let _tidy = tidy();
             drains("main_exits", 3, 50);
         }
 
         #[test]
         fn of_c_in_main_drains_and_keeps_its_code() {
+            let _tidy = tidy();
             drains("main_exits_in_c", 3, 50);
         }
 
         #[test]
         fn in_a_task_drains_all_others_and_keeps_its_code() {
+            let _tidy = tidy();
             drains("task_exits", 4, 100);
         }
 
         #[test]
         fn of_c_in_a_task_drains_all_others_and_keeps_its_code() {
+            let _tidy = tidy();
             drains("task_exits_in_c", 4, 100);
         }
 
         #[test]
         fn in_a_task_that_main_waits_for_ends_the_process() {
+            let _tidy = tidy();
             drains("main_joins_a_task_that_exits", 4, 50);
         }
 
         #[test]
         #[cfg(target_os = "linux")] // Elsewhere std does not keep a second thread from exiting.
         fn in_a_task_while_main_exits_ends_at_the_deadline() {
+            let _tidy = tidy();
             let outcome = drains("task_exits_while_main_exits", 0, 100);
             assert!(outcome.elapsed > Duration::from_millis(800), "{outcome:#?}");
             assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
@@ -350,6 +439,7 @@ mod at_exit {
 
         #[test]
         fn in_a_thread_while_main_returns_drains_once_and_ends_with_one_of_the_codes() {
+            let _tidy = tidy();
             for case in ["main_returns_while_a_thread_exits", "main_returns_while_a_thread_exits_with_crate"]
             {
                 for _ in 0..25 {

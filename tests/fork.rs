@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Outcome;
+use common::{tidy, Outcome};
 use std::time::Duration;
 
 fn run(case: &str) -> Outcome {
@@ -57,6 +57,7 @@ const ENDS: [&str; 5] =
 
 #[test]
 fn what_was_made_before_a_fork_is_dead_in_the_child_and_alive_in_the_parent() {
+    let _tidy = tidy();
     let outcome = run("fork_old_things");
     let lines = ["refusals", "joins", "awaits", "collections", "waits", "looks", "drops", "a fresh start"];
     for name in lines {
@@ -67,6 +68,7 @@ fn what_was_made_before_a_fork_is_dead_in_the_child_and_alive_in_the_parent() {
 
 #[test]
 fn the_parents_hooks_run_in_the_parent_alone() {
+    let _tidy = tidy();
     let outcome = run("fork_hooks");
     assert_lines(&outcome, &ENDS);
     for hook in ["global before", "global after", "private before", "private after"] {
@@ -77,6 +79,7 @@ fn the_parents_hooks_run_in_the_parent_alone() {
 
 #[test]
 fn a_child_ends_at_once_though_the_parents_workers_are_busy() {
+    let _tidy = tidy();
     let outcome = run("fork_child_ends");
     assert_lines(&outcome, &ENDS);
     assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
@@ -84,6 +87,7 @@ fn a_child_ends_at_once_though_the_parents_workers_are_busy() {
 
 #[test]
 fn what_a_child_makes_is_drained_when_the_child_ends() {
+    let _tidy = tidy();
     let outcome = run("fork_child_drains");
     assert_lines(&outcome, &ENDS);
     for end in ["Return", "ProcessExit", "LibcExit", "WinddownExit", "Panic"] {
@@ -96,12 +100,14 @@ fn what_a_child_makes_is_drained_when_the_child_ends() {
 
 #[test]
 fn a_child_of_a_process_that_has_shut_down_starts_afresh() {
+    let _tidy = tidy();
     let outcome = run("fork_after_shutdown");
     assert_lines(&outcome, &["child: code 0", "child: task", "child: after"]);
 }
 
 #[test]
 fn a_child_forked_inside_a_task_ends_and_runs_nothing_of_the_parents() {
+    let _tidy = tidy();
     for case in ["fork_in_executed_task", "fork_in_spawned_task"] {
         let outcome = run(case);
         // A panic stays in the task, and the child's last thread ends.
@@ -115,17 +121,20 @@ fn a_child_forked_inside_a_task_ends_and_runs_nothing_of_the_parents() {
 
 #[test]
 fn a_child_forked_inside_a_task_uses_pools_of_its_own() {
+    let _tidy = tidy();
     let outcome = run("fork_in_task_new_pools");
     assert_lines(&outcome, &["child: code 0", "child: shut down", "child: drained", "child: after"]);
 }
 
 #[test]
 fn a_child_comes_out_of_a_task_that_ran_inside_another() {
+    let _tidy = tidy();
     assert_lines(&run("fork_in_joined_task"), &["child: code 0", "child among several: code 0"]);
 }
 
 #[test]
 fn a_child_forked_inside_a_hook_ends_and_so_does_the_parent() {
+    let _tidy = tidy();
     let outcome = run("fork_in_hook");
     for stage in ["pre-join", "post-join"] {
         for end in ["ProcessExit", "LibcExit", "Return", "Panic"] {
@@ -137,6 +146,7 @@ fn a_child_forked_inside_a_hook_ends_and_so_does_the_parent() {
 
 #[test]
 fn a_child_forked_inside_a_hook_at_exit_ends_and_so_does_the_parent() {
+    let _tidy = tidy();
     let outcome = run("fork_in_hook_at_exit");
     assert_eq!(outcome.count("LibcExit: code 0"), 2, "{outcome:#?}");
     assert_eq!(outcome.count("Return: code 0"), 2, "{outcome:#?}");
@@ -144,11 +154,13 @@ fn a_child_forked_inside_a_hook_at_exit_ends_and_so_does_the_parent() {
 
 #[test]
 fn a_child_forked_inside_a_task_at_exit_ends_and_so_does_the_parent() {
+    let _tidy = tidy();
     assert_lines(&run("fork_in_task_at_exit"), &["LibcExit: code 0", "Return: code 0"]);
 }
 
 #[test]
 fn every_generation_has_a_registry_of_its_own() {
+    let _tidy = tidy();
     let outcome = run("fork_grandchildren");
     for generation in 0..4 {
         assert_lines(
@@ -163,21 +175,25 @@ fn every_generation_has_a_registry_of_its_own() {
 
 #[test]
 fn no_child_hangs_on_a_lock_that_was_held_when_it_was_forked() {
+    let _tidy = tidy();
     assert_lines(&run_storm("fork_storm"), &["all ended"]);
 }
 
 #[test]
 fn no_child_forked_inside_a_task_hangs_on_a_lock_of_its_pool() {
+    let _tidy = tidy();
     assert_lines(&run_storm("fork_storm_in_tasks"), &["all ended"]);
 }
 
 #[test]
 fn a_pool_for_the_parents_registry_is_an_error_in_the_child_and_no_hang() {
+    let _tidy = tidy();
     assert_lines(&run_storm("fork_storm_old_registry"), &["all ended"]);
 }
 
 #[test]
 fn each_child_of_a_prefork_server_drains_its_own_pools() {
+    let _tidy = tidy();
     let outcome = run("fork_prefork");
     assert_eq!(outcome.count("child: code 0"), 4, "{outcome:#?}");
     for n in 0..4 {
@@ -188,6 +204,7 @@ fn each_child_of_a_prefork_server_drains_its_own_pools() {
 
 #[test]
 fn nothing_that_was_printed_comes_out_twice() {
+    let _tidy = tidy();
     let outcome = run("fork_output");
     let expected =
         "a line before the fork\na task before the fork\nhalf a line and the rest\na task at the end";
@@ -196,11 +213,13 @@ fn nothing_that_was_printed_comes_out_twice() {
 
 #[test]
 fn a_child_that_has_not_touched_the_crate_writes_nothing() {
+    let _tidy = tidy();
     assert_eq!(run("fork_untouched_output").stdout, "not flushed yet");
 }
 
 #[test]
 fn a_guard_from_before_the_fork_drains_what_the_child_made() {
+    let _tidy = tidy();
     let outcome = run("fork_guard");
     assert_lines(&outcome, &["child: code 0", "task in child", "hook in parent"]);
     assert_no_line(&outcome, "hook in child");
@@ -208,6 +227,7 @@ fn a_guard_from_before_the_fork_drains_what_the_child_made() {
 
 #[test]
 fn a_scope_in_a_child_neither_waits_for_the_parents_tasks_nor_touches_them() {
+    let _tidy = tidy();
     let outcome = run("fork_in_scope");
     assert_lines(&outcome, &["the child's", "code 0", "a capture dropped in parent"]);
     assert_no_line(&outcome, "dropped in child");
@@ -215,6 +235,7 @@ fn a_scope_in_a_child_neither_waits_for_the_parents_tasks_nor_touches_them() {
 
 #[test]
 fn a_child_comes_out_of_a_scoped_task() {
+    let _tidy = tidy();
     let outcome = run("fork_in_scoped_task");
     assert_eq!(outcome.count("child: code 0"), 2, "{outcome:#?}");
     assert_eq!(outcome.count("a task in the child"), 2, "{outcome:#?}");
@@ -227,5 +248,6 @@ fn a_child_comes_out_of_a_scoped_task() {
 
 #[test]
 fn no_child_forked_inside_a_scope_hangs_on_a_lock() {
+    let _tidy = tidy();
     assert_lines(&run_storm("fork_storm_in_scopes"), &["all ended"]);
 }

@@ -2,79 +2,19 @@
 
 mod common;
 
-use common::{assert_adds_up, assert_threads_at_most, meet, occupy_with, thread_count, within};
+use common::full::{await_sleepers, builder, full, occupy, submitter};
+use common::{assert_adds_up, assert_threads_at_most, meet, registry, thread_count, tidy, within};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::future::Future;
-use std::pin::{pin, Pin};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc;
 use std::sync::{Arc, Barrier, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{Pool, PoolBuilder, Registry, RejectReason, WhenFull};
-
-fn builder(max_threads: usize, capacity: usize) -> PoolBuilder {
-    Pool::builder().registry(&Registry::new()).max_threads(max_threads).queue_capacity(capacity)
-}
-
-/// A task that has started and goes on until what this returns is dropped.
-fn occupy(pool: &Pool) -> Sender<()> {
-    occupy_with(|task| pool.execute(task).unwrap()).0
-}
-
-/// A pool of one thread that is busy, with a full queue of `capacity`.
-fn full(builder: PoolBuilder, capacity: usize) -> (Pool, Sender<()>) {
-    let pool = builder.build().unwrap();
-    let go = occupy(&pool);
-    for _ in 0..capacity {
-        pool.try_execute(|| ()).unwrap();
-    }
-    (pool, go)
-}
-
-/// Waits until `count` threads have been seen to sleep in a submission: they say that they are about to, and then the
-/// system says that they sleep.
-fn await_sleepers(about_to: &Receiver<String>, count: usize) {
-    let names: Vec<String> = (0..count).map(|_| about_to.recv().unwrap()).collect();
-    let start = Instant::now();
-    while let Some(states) = states_of(&names) {
-        if states.iter().all(|state| *state == 'S') {
-            return;
-        }
-        assert!(start.elapsed() < Duration::from_secs(30), "{states:?}");
-        thread::yield_now();
-    }
-}
-
-fn states_of(names: &[String]) -> Option<Vec<char>> {
-    let mut states = Vec::new();
-    for task in std::fs::read_dir("/proc/self/task").ok()?.flatten() {
-        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
-        let (head, tail) = stat.rsplit_once(')')?;
-        if names.iter().any(|name| head.ends_with(&format!("({name}"))) {
-            states.extend(tail.trim_start().chars().next());
-        }
-    }
-    Some(states)
-}
-
-/// A thread that submits and says so before.
-fn submitter<R: Send + 'static>(
-    name: &str,
-    about_to: &Sender<String>,
-    submit: impl FnOnce() -> R + Send + 'static,
-) -> thread::JoinHandle<R> {
-    let about_to = about_to.clone();
-    let thread = thread::Builder::new().name(name.into()).spawn(move || {
-        about_to.send(thread::current().name().unwrap().to_owned()).unwrap();
-        submit()
-    });
-    thread.unwrap()
-}
+use winddown::{Pool, RejectReason, WhenFull};
 
 #[test]
 fn a_full_queue_refuses_those_who_do_not_wait_and_gives_the_closure_back() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 3).when_full(WhenFull::Reject), 3);
         let refused = pool.execute(|| ()).unwrap_err();
@@ -93,6 +33,7 @@ fn a_full_queue_refuses_those_who_do_not_wait_and_gives_the_closure_back() {
 
 #[test]
 fn a_submitter_waits_for_room_and_those_who_wait_come_in_in_their_order() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1), 1);
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -116,6 +57,7 @@ fn a_submitter_waits_for_room_and_those_who_wait_come_in_in_their_order() {
 
 #[test]
 fn a_wait_for_room_ends_with_its_time_and_gives_the_closure_back() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1), 1);
         let start = Instant::now();
@@ -133,6 +75,7 @@ fn a_wait_for_room_ends_with_its_time_and_gives_the_closure_back() {
 
 #[test]
 fn who_gives_up_waiting_leaves_its_place_to_the_next() {
+    let _tidy = tidy();
     within(|| {
         for round in 0..200 {
             let (pool, go) = full(builder(1, 1), 1);
@@ -156,6 +99,7 @@ fn who_gives_up_waiting_leaves_its_place_to_the_next() {
 
 #[test]
 fn closing_wakes_all_who_wait_and_needs_no_room() {
+    let _tidy = tidy();
     within(|| {
         type End = fn(&Pool) -> RejectReason;
         let ends: [End; 4] = [
@@ -215,6 +159,7 @@ fn closing_wakes_all_who_wait_and_needs_no_room() {
 
 #[test]
 fn a_task_goes_over_the_bound_of_its_own_pool() {
+    let _tidy = tidy();
     within(|| {
         for when_full in [WhenFull::Block, WhenFull::Reject, WhenFull::CallerRuns] {
             let pool = builder(1, 1).when_full(when_full).build().unwrap();
@@ -240,6 +185,7 @@ fn a_task_goes_over_the_bound_of_its_own_pool() {
 
 #[test]
 fn a_task_that_is_cancelled_in_the_queue_makes_room() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 2), 1);
         let queued = pool.spawn(|| ()).unwrap();
@@ -259,6 +205,7 @@ fn a_task_that_is_cancelled_in_the_queue_makes_room() {
 
 #[test]
 fn the_caller_runs_what_there_is_no_room_for_unless_the_pool_is_closed() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1).name("helped").when_full(WhenFull::CallerRuns), 1);
         let me = thread::current().id();
@@ -290,6 +237,7 @@ fn the_caller_runs_what_there_is_no_room_for_unless_the_pool_is_closed() {
 
 #[test]
 fn a_drain_waits_for_what_a_caller_runs() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1).when_full(WhenFull::CallerRuns), 1);
         let (running, is_running) = mpsc::channel();
@@ -314,6 +262,7 @@ fn a_drain_waits_for_what_a_caller_runs() {
 
 #[test]
 fn no_sampler_sees_more_queued_than_there_is_room_for() {
+    let _tidy = tidy();
     within(|| {
         const CAPACITY: u64 = 8;
         let pool = builder(3, CAPACITY as usize).build().unwrap();
@@ -341,6 +290,7 @@ fn no_sampler_sees_more_queued_than_there_is_room_for() {
 
 #[test]
 fn a_capacity_may_be_one_or_as_large_as_numbers_go() {
+    let _tidy = tidy();
     within(|| {
         for capacity in [1, 2, usize::MAX] {
             let pool = builder(2, capacity).build().unwrap();
@@ -357,8 +307,9 @@ fn a_capacity_may_be_one_or_as_large_as_numbers_go() {
 
 #[test]
 fn a_hook_may_submit_to_a_full_queue() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = Pool::builder().registry(&registry).max_threads(1).queue_capacity(1).build().unwrap();
         let go = occupy(&pool);
         pool.execute(|| ()).unwrap();
@@ -378,8 +329,9 @@ fn a_hook_may_submit_to_a_full_queue() {
 
 #[test]
 fn a_follow_up_waits_for_room_in_another_pool_that_drains() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let make = || Pool::builder().registry(&registry).max_threads(1).queue_capacity(1);
         let (older, go) = full(make(), 1);
         let (newer, hold) = full(make(), 0);
@@ -395,104 +347,6 @@ fn a_follow_up_waits_for_room_in_another_pool_that_drains() {
         drop((go, hold));
         assert!(registry.wait_finished().is_clean());
         assert_eq!((older.stats().completed, newer.stats().completed), (12, 2));
-    });
-}
-
-struct Flag(Sender<()>);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        let _ = self.0.send(());
-    }
-}
-
-fn flag() -> (Waker, Receiver<()>) {
-    let (woken, is_woken) = mpsc::channel();
-    (Waker::from(Arc::new(Flag(woken))), is_woken)
-}
-
-fn poll<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(waker))
-}
-
-#[test]
-fn an_async_submission_waits_without_blocking_and_is_woken_by_room() {
-    within(|| {
-        let (pool, go) = full(builder(1, 1).when_full(WhenFull::Reject), 1);
-        let (waker, is_woken) = flag();
-        let mut submission = pin!(pool.spawn_async(|| 5));
-        assert!(poll(submission.as_mut(), &waker).is_pending());
-        assert!(poll(submission.as_mut(), &waker).is_pending());
-        assert_eq!(pool.stats().accepted, 2);
-        drop(go);
-        is_woken.recv().unwrap();
-        let Poll::Ready(handle) = poll(submission.as_mut(), &waker) else { panic!("there is room") };
-        assert_eq!(handle.unwrap().join().unwrap(), 5);
-    });
-}
-
-#[test]
-fn an_async_submission_that_is_dropped_submits_nothing_and_passes_its_place_on() {
-    within(|| {
-        let (pool, go) = full(builder(1, 1), 1);
-        let (waker, is_woken) = flag();
-        let (second_waker, second_is_woken) = flag();
-        let mut first = Box::pin(pool.spawn_async(|| unreachable!("it is dropped")));
-        let mut second = Box::pin(pool.spawn_async(|| 2));
-        let mut third = Box::pin(pool.spawn_async(|| unreachable!("it is dropped, too")));
-        assert!(poll(first.as_mut(), &waker).is_pending());
-        assert!(poll(second.as_mut(), &second_waker).is_pending());
-        assert!(poll(third.as_mut(), &waker).is_pending());
-        drop(third);
-        drop(go);
-        is_woken.recv().unwrap();
-        drop(first);
-        second_is_woken.recv().unwrap();
-        let Poll::Ready(handle) = poll(second.as_mut(), &second_waker) else { panic!("there is room") };
-        assert_eq!(handle.unwrap().join().unwrap(), 2);
-        drop(pool.spawn_async(|| unreachable!("it is never polled")));
-        assert_eq!(pool.shutdown().stats().accepted, 3);
-    });
-}
-
-#[test]
-fn an_async_submission_is_refused_when_the_pool_closes() {
-    within(|| {
-        let (pool, go) = full(builder(1, 1), 1);
-        let (waker, is_woken) = flag();
-        let mut submission = pin!(pool.spawn_async(|| 5));
-        assert!(poll(submission.as_mut(), &waker).is_pending());
-        pool.close();
-        is_woken.recv().unwrap();
-        let Poll::Ready(Err(refused)) = poll(submission.as_mut(), &waker) else { panic!("it is closed") };
-        assert_eq!((refused.reason(), refused.into_inner()()), (RejectReason::Closed, 5));
-        drop(go);
-    });
-}
-
-#[test]
-fn threads_and_futures_wait_in_one_line() {
-    within(|| {
-        let (pool, go) = full(builder(1, 1), 1);
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let note = |n| {
-            let order = order.clone();
-            move || order.lock().unwrap().push(n)
-        };
-        let (about_to, is_about_to) = mpsc::channel();
-        let (waker, is_woken) = flag();
-        let mut first = Box::pin(pool.spawn_async(note(0)));
-        assert!(poll(first.as_mut(), &waker).is_pending());
-        let (other, task) = (pool.clone(), note(1));
-        let thread = submitter("second", &about_to, move || other.execute(task).is_ok());
-        await_sleepers(&is_about_to, 1);
-        drop(go);
-        is_woken.recv().unwrap();
-        let Poll::Ready(handle) = poll(first.as_mut(), &waker) else { panic!("there is room") };
-        handle.unwrap().join().unwrap();
-        assert!(thread.join().unwrap());
-        pool.shutdown();
-        assert_eq!(*order.lock().unwrap(), [0, 1]);
     });
 }
 
@@ -522,6 +376,7 @@ static COUNTING: Counting = Counting;
 
 #[test]
 fn memory_stays_flat_and_nothing_is_lost_through_a_short_queue() {
+    let _tidy = tidy();
     within(|| {
         // The tests beside this one panic, and std then keeps tens of megabytes of what it has read to name the frames.
         let _ = std::backtrace::Backtrace::force_capture().to_string();
@@ -549,60 +404,8 @@ fn memory_stays_flat_and_nothing_is_lost_through_a_short_queue() {
 }
 
 #[test]
-fn who_comes_too_late_for_its_place_is_called_again() {
-    within(|| {
-        for _ in 0..20 {
-            let pool = builder(2, 1).build().unwrap();
-            let hold = occupy(&pool);
-            let go = occupy(&pool);
-            let (end, wait) = mpsc::channel::<()>();
-            let inner = pool.clone();
-            let takes_the_place = move || {
-                inner.execute(|| ()).unwrap();
-                let _ = wait.recv();
-            };
-            pool.execute(takes_the_place).unwrap();
-            let (about_to, is_about_to) = mpsc::channel();
-            let other = pool.clone();
-            let late = submitter("comes-late", &about_to, move || other.execute(|| ()).is_ok());
-            await_sleepers(&is_about_to, 1);
-            drop(go);
-            // Called, and asleep again: mostly the follow-up is there before it.
-            thread::sleep(Duration::from_millis(5));
-            drop(end);
-            assert!(late.join().unwrap());
-            drop(hold);
-            assert_eq!(pool.shutdown().stats().completed, 5);
-        }
-    });
-}
-
-#[test]
-fn a_waker_that_submits_does_not_wait_on_a_worker_of_the_pool() {
-    struct Resubmit(Pool, Sender<()>);
-    impl Wake for Resubmit {
-        fn wake(self: Arc<Self>) {
-            let woken = self.1.clone();
-            self.0.execute(move || woken.send(()).unwrap()).unwrap();
-        }
-    }
-    within(|| {
-        for when_full in [WhenFull::Block, WhenFull::Reject, WhenFull::CallerRuns] {
-            let (pool, go) = full(builder(1, 1).when_full(when_full), 0);
-            let inner = pool.clone();
-            let mut handle = pool.spawn(move || inner.execute(|| ()).unwrap()).unwrap();
-            let (woken, is_woken) = mpsc::channel();
-            let waker = Waker::from(Arc::new(Resubmit(pool.clone(), woken)));
-            assert!(poll(Pin::new(&mut handle), &waker).is_pending());
-            drop((go, waker));
-            is_woken.recv().unwrap();
-            assert!(poll(Pin::new(&mut handle), Waker::noop()).is_ready());
-        }
-    });
-}
-
-#[test]
 fn a_callback_of_a_pool_goes_over_its_bound() {
+    let _tidy = tidy();
     within(|| {
         let (send, receive) = mpsc::channel::<Pool>();
         let (submitted, has_submitted) = mpsc::channel();
@@ -623,6 +426,7 @@ fn a_callback_of_a_pool_goes_over_its_bound() {
 
 #[test]
 fn a_task_that_a_worker_of_another_pool_runs_is_inside_that_pool_too() {
+    let _tidy = tidy();
     within(|| {
         let (helped, hold) = full(builder(1, 1).when_full(WhenFull::CallerRuns), 1);
         let pool = builder(1, 1).build().unwrap();
@@ -648,40 +452,8 @@ fn a_task_that_a_worker_of_another_pool_runs_is_inside_that_pool_too() {
 }
 
 #[test]
-fn no_lock_is_held_while_a_waker_is_dropped() {
-    use std::task::{RawWaker, RawWakerVTable};
-    static VTABLE: RawWakerVTable =
-        RawWakerVTable::new(|pool| RawWaker::new(pool, &VTABLE), look, look, look);
-    fn look(pool: *const ()) {
-        // SAFETY: it was made of a pool that outlives every waker.
-        #[allow(unsafe_code)]
-        let pool = unsafe { &*pool.cast::<Pool>() };
-        pool.stats();
-    }
-    within(|| {
-        let (pool, go) = full(builder(1, 1), 1);
-        let pool: &'static Pool = Box::leak(Box::new(pool));
-        // SAFETY: the functions of the table do as they must, from whatever thread.
-        #[allow(unsafe_code)]
-        let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::from_ref(pool).cast(), &VTABLE)) };
-        let mut submission = pin!(pool.spawn_async(|| 5));
-        assert!(poll(submission.as_mut(), &waker).is_pending());
-        let mut refused = pin!(pool.spawn_async(|| 5));
-        assert!(poll(refused.as_mut(), &waker).is_pending());
-        let mut dropped = Box::pin(pool.spawn_async(|| 5));
-        assert!(poll(dropped.as_mut(), &waker).is_pending());
-        drop(dropped);
-        drop(go);
-        pool.wait_idle();
-        let Poll::Ready(handle) = poll(submission.as_mut(), &waker) else { panic!("there is room") };
-        assert_eq!(handle.unwrap().join().unwrap(), 5);
-        pool.close();
-        assert!(poll(refused.as_mut(), &waker).is_ready());
-    });
-}
-
-#[test]
 fn a_caller_whose_task_was_abandoned_is_no_worker_that_is_stuck() {
+    let _tidy = tidy();
     within(|| {
         let (pool, go) = full(builder(1, 1).when_full(WhenFull::CallerRuns), 1);
         let (running, is_running) = mpsc::channel();
@@ -705,67 +477,5 @@ fn a_caller_whose_task_was_abandoned_is_no_worker_that_is_stuck() {
         drop(go);
         caller.join().unwrap();
         assert_adds_up(&pool.stats());
-    });
-}
-
-/// Calls something when it is woken.
-struct OnWake<F>(F);
-
-impl<F: Fn() + Send + Sync> Wake for OnWake<F> {
-    fn wake(self: Arc<Self>) {
-        self.0();
-    }
-}
-
-#[test]
-fn a_waker_that_hangs_keeps_no_task_from_a_deadline() {
-    within(|| {
-        let (pool, go) = full(builder(1, 1), 1);
-        let (woken, is_woken) = mpsc::channel();
-        let (end, wait) = mpsc::channel::<()>();
-        let wait = Mutex::new(wait);
-        let hang = move || {
-            woken.send(()).unwrap();
-            let _ = wait.lock().unwrap().recv();
-        };
-        let mut submission = Box::pin(pool.spawn_async(|| ()));
-        assert!(poll(submission.as_mut(), &Waker::from(Arc::new(OnWake(hang)))).is_pending());
-        drop(go);
-        is_woken.recv().unwrap();
-        let report = pool.shutdown_timeout(Duration::from_millis(50));
-        assert_eq!((report.stats().completed, report.stats().cancelled), (1, 1));
-        assert_adds_up(report.stats());
-        drop(end);
-    });
-}
-
-#[test]
-fn a_waker_may_wait_for_the_pool_on_its_worker() {
-    within(|| {
-        for threads in [1, 2] {
-            let pool = builder(threads, 3).build().unwrap();
-            let gos: Vec<_> = (0..threads).map(|_| occupy(&pool)).collect();
-            (0..3).for_each(|_| pool.execute(|| ()).unwrap());
-            let (waited, has_waited) = mpsc::channel();
-            let mut submissions: Vec<_> = (0..3)
-                .map(|_| {
-                    let (inner, waited) = (pool.clone(), waited.clone());
-                    let waker = OnWake(move || {
-                        inner.wait_idle();
-                        waited.send(()).unwrap();
-                    });
-                    let mut submission = Box::pin(pool.spawn_async(|| ()));
-                    assert!(poll(submission.as_mut(), &Waker::from(Arc::new(waker))).is_pending());
-                    submission
-                })
-                .collect();
-            drop(gos);
-            (0..3).for_each(|_| has_waited.recv().unwrap());
-            assert_eq!(pool.stats().completed, threads as u64 + 3);
-            submissions.clear();
-            assert_eq!(pool.spawn(|| 5).unwrap().join().unwrap(), 5);
-            pool.shutdown();
-            assert_adds_up(&pool.stats());
-        }
     });
 }

@@ -2,16 +2,16 @@
 
 mod common;
 
-use common::{assert_adds_up, within};
+use common::{assert_adds_up, registry, tidy, within};
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
 use std::sync::Arc;
 use std::thread;
-use winddown::{task, Pool, Registry, RejectReason, UnstartedTask};
+use winddown::{task, Pool, RejectReason, UnstartedTask};
 
 fn pool(max_threads: usize) -> Pool {
-    Pool::builder().registry(&Registry::new()).max_threads(max_threads).build().unwrap()
+    Pool::builder().registry(&registry()).max_threads(max_threads).build().unwrap()
 }
 
 /// Tasks that have started and go on until they are told to stop.
@@ -37,6 +37,7 @@ fn counted(count: &Arc<AtomicUsize>) -> impl FnOnce() + Send + 'static {
 
 #[test]
 fn exactly_what_was_not_started_comes_back_in_order_and_running_tasks_are_told_and_waited_for() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         occupy(&pool, 3);
@@ -64,6 +65,7 @@ fn exactly_what_was_not_started_comes_back_in_order_and_running_tasks_are_told_a
 
 #[test]
 fn a_handle_waits_until_its_task_is_run_or_dropped() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         occupy(&pool, 1);
@@ -104,6 +106,7 @@ fn a_handle_waits_until_its_task_is_run_or_dropped() {
 
 #[test]
 fn what_was_cancelled_before_does_not_come_back() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         occupy(&pool, 1);
@@ -120,6 +123,7 @@ fn what_was_cancelled_before_does_not_come_back() {
 
 #[test]
 fn the_backlog_of_a_limit_comes_back_too() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let limit = pool.limit(1);
@@ -147,6 +151,7 @@ fn the_backlog_of_a_limit_comes_back_too() {
 
 #[test]
 fn it_may_be_called_in_a_task_of_the_pool_and_twice() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let ran = Arc::new(AtomicUsize::new(0));
@@ -175,6 +180,7 @@ fn it_may_be_called_in_a_task_of_the_pool_and_twice() {
 
 #[test]
 fn tasks_that_are_submitted_meanwhile_come_back_run_or_are_refused() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..200 {
             let pool = pool(2);
@@ -211,6 +217,7 @@ fn tasks_that_are_submitted_meanwhile_come_back_run_or_are_refused() {
 
 #[test]
 fn a_cancel_races_with_the_hand_back_and_counts_once() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..200 {
             let pool = pool(1);
@@ -237,6 +244,7 @@ fn a_cancel_races_with_the_hand_back_and_counts_once() {
 
 #[test]
 fn what_comes_back_may_be_dropped_where_its_drop_panics() {
+    let _tidy = tidy();
     struct Bomb(Sender<()>);
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -259,6 +267,7 @@ fn what_comes_back_may_be_dropped_where_its_drop_panics() {
 
 #[test]
 fn a_running_task_that_joins_what_is_handed_back_runs_it() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         occupy(&pool, 1);
@@ -284,6 +293,7 @@ fn a_running_task_that_joins_what_is_handed_back_runs_it() {
 
 #[test]
 fn a_running_task_that_waits_for_the_backlog_of_a_limit_runs_what_is_handed_back() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..50 {
             let pool = pool(2);

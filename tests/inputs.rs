@@ -1,5 +1,8 @@
 //! Bad and extreme input: every answer is an error with a type and a remedy, or what the words say; never a panic.
 
+mod common;
+
+use common::{registry, tidy};
 use std::error::Error;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use winddown::*;
 
 /// A pool in a registry of its own, so that tests do not meet.
 fn pool(set: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Pool {
-    set(Pool::builder().max_threads(1).registry(&Registry::new())).build().unwrap()
+    set(Pool::builder().max_threads(1).registry(&registry())).build().unwrap()
 }
 
 /// Occupies the only worker until the sender is dropped.
@@ -25,6 +28,7 @@ fn block(pool: &Pool) -> (Sender<()>, JoinHandle<()>) {
 
 #[test]
 fn a_builder_refuses_what_no_pool_can_be() {
+    let _tidy = tidy();
     let refusals = [
         (Pool::builder().max_threads(0).build(), BuildError::ZeroThreads, "max_threads"),
         (Pool::builder().min_threads(3).max_threads(2).build(), BuildError::MinAboveMax, "min_threads"),
@@ -42,11 +46,13 @@ fn a_builder_refuses_what_no_pool_can_be() {
 #[test]
 #[should_panic(expected = "max_threads is 0")]
 fn a_pool_of_no_threads_panics_like_std_and_says_why() {
+    let _tidy = tidy();
     drop(Pool::new(0));
 }
 
 #[test]
 fn names_may_be_anything_else() {
+    let _tidy = tidy();
     for name in
         ["", " ", "träge Zünfte", "a name that is longer than any system lets a thread's name be", "%s\n"]
     {
@@ -55,7 +61,7 @@ fn names_may_be_anything_else() {
         let worker = pool.spawn(|| std::thread::current().name().map(str::to_owned)).unwrap().join().unwrap();
         assert_eq!(worker, Some(format!("{name}-worker-1")));
     }
-    let registry = Registry::new();
+    let registry = registry();
     registry.before_join("a\0hook", || ()).unwrap();
     let hold = registry.hold("a\0hold").unwrap();
     drop(hold);
@@ -64,6 +70,7 @@ fn names_may_be_anything_else() {
 
 #[test]
 fn numbers_may_be_as_large_as_they_come() {
+    let _tidy = tidy();
     let pool = pool(|builder| builder.max_threads(usize::MAX).min_threads(usize::MAX));
     assert_eq!(pool.spawn(|| 5).unwrap().join().unwrap(), 5);
     assert_eq!(pool.shutdown().stats().peak_threads, 1);
@@ -71,6 +78,7 @@ fn numbers_may_be_as_large_as_they_come() {
 
 #[test]
 fn a_stack_that_no_system_grants_is_no_thread_and_the_closure_comes_back() {
+    let _tidy = tidy();
     for size in [isize::MAX as usize / 2, isize::MAX as usize] {
         let pool = pool(|builder| builder.stack_size(size));
         let ballast = Arc::new(());
@@ -89,6 +97,7 @@ fn a_stack_that_no_system_grants_is_no_thread_and_the_closure_comes_back() {
 
 #[test]
 fn a_stack_size_that_overflows_is_no_thread_and_no_panic() {
+    let _tidy = tidy();
     for size in [usize::MAX, usize::MAX - 4096] {
         let refused = pool(|builder| builder.stack_size(size)).spawn(|| 5).unwrap_err();
         assert_eq!(refused.reason(), RejectReason::NoThread);
@@ -101,8 +110,9 @@ const LONG: [Duration; 3] =
 
 #[test]
 fn the_longest_durations_wait_for_as_long_as_it_takes() {
+    let _tidy = tidy();
     for long in LONG {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = Pool::builder().registry(&registry).max_threads(1).keep_alive(long).build().unwrap();
         let (open, blocked) = block(&pool);
         let (token, waits) = (
@@ -136,6 +146,7 @@ fn the_longest_durations_wait_for_as_long_as_it_takes() {
 
 #[test]
 fn zero_durations_wait_for_nothing_and_take_what_is_ready() {
+    let _tidy = tidy();
     let pool = pool(|builder| builder.keep_alive(Duration::ZERO));
     assert!(pool.wait_idle_timeout(Duration::ZERO), "nothing has been submitted");
     let (open, blocked) = block(&pool);
@@ -152,6 +163,7 @@ fn zero_durations_wait_for_nothing_and_take_what_is_ready() {
 
 #[test]
 fn a_deadline_of_zero_abandons_what_runs_and_cancels_what_does_not() {
+    let _tidy = tidy();
     let pool = pool(|builder| builder);
     pool.registry().after_join("after", || ()).unwrap();
     let (open, blocked) = block(&pool);
@@ -168,6 +180,7 @@ fn a_deadline_of_zero_abandons_what_runs_and_cancels_what_does_not() {
 
 #[test]
 fn a_closed_pool_says_that_it_is_closed_and_gives_the_closure_back() {
+    let _tidy = tidy();
     let pool = pool(|builder| builder);
     pool.close();
     pool.close();
@@ -183,7 +196,8 @@ fn a_closed_pool_says_that_it_is_closed_and_gives_the_closure_back() {
 
 #[test]
 fn a_registry_that_has_shut_down_refuses_everything_with_a_remedy() {
-    let registry = Registry::new();
+    let _tidy = tidy();
+    let registry = registry();
     let pool = Pool::builder().registry(&registry).build().unwrap();
     let hook = registry.after_join("after", || ()).unwrap();
     assert!(registry.shutdown().is_clean());
@@ -208,7 +222,8 @@ fn a_registry_that_has_shut_down_refuses_everything_with_a_remedy() {
 
 #[test]
 fn a_hook_of_one_registry_is_unknown_to_another() {
-    let (one, other) = (Registry::new(), Registry::new());
+    let _tidy = tidy();
+    let (one, other) = (registry(), registry());
     let hook = one.before_join("hook", || ()).unwrap();
     other.before_join("hook", || ()).unwrap();
     assert!(!other.remove(hook) && !Registry::global().remove(hook));
@@ -218,6 +233,7 @@ fn a_hook_of_one_registry_is_unknown_to_another() {
 
 #[test]
 fn a_refusal_goes_through_the_question_mark_whatever_the_closure_holds() {
+    let _tidy = tidy();
     fn submit(pool: &Pool) -> Result<(), Box<dyn Error + Send + Sync>> {
         let not_sync = std::cell::Cell::new(1);
         pool.execute(move || not_sync.set(2))?;
@@ -233,6 +249,7 @@ fn a_refusal_goes_through_the_question_mark_whatever_the_closure_holds() {
 
 #[test]
 fn every_error_is_an_error_that_any_thread_may_hold() {
+    let _tidy = tidy();
     fn is_error<E: Error + Send + Sync + 'static>() {}
     is_error::<BuildError>();
     is_error::<JoinError>();
@@ -245,6 +262,7 @@ fn every_error_is_an_error_that_any_thread_may_hold() {
 
 #[test]
 fn every_reason_tells_what_to_do() {
+    let _tidy = tidy();
     let remedies = [
         (RejectReason::Closed, "build a new one"),
         (RejectReason::ShuttingDown, "finish or hand back"),
@@ -259,6 +277,7 @@ fn every_reason_tells_what_to_do() {
 
 #[test]
 fn a_join_error_names_the_place_and_keeps_what_is_not_a_panic() {
+    let _tidy = tidy();
     let pool = pool(|builder| builder);
     let (open, blocked) = block(&pool);
     let queued = pool.spawn(|| ()).unwrap();

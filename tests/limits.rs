@@ -2,15 +2,15 @@
 
 mod common;
 
-use common::{assert_adds_up, occupy_with, within};
+use common::{assert_adds_up, occupy_with, registry, tidy, within};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use winddown::{Limited, Pool, PoolBuilder, Registry, RejectReason, WhenFull};
+use winddown::{Limited, Pool, PoolBuilder, RejectReason, WhenFull};
 
 fn builder(max_threads: usize) -> PoolBuilder {
-    Pool::builder().registry(&Registry::new()).max_threads(max_threads)
+    Pool::builder().registry(&registry()).max_threads(max_threads)
 }
 
 fn pool(max_threads: usize) -> Pool {
@@ -41,6 +41,7 @@ impl Gauge {
 
 #[test]
 fn no_more_tasks_of_a_limit_run_at_once_than_it_allows() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(8);
         let gauges: Vec<(Gauge, Limited, usize)> =
@@ -69,6 +70,7 @@ fn no_more_tasks_of_a_limit_run_at_once_than_it_allows() {
 
 #[test]
 fn a_limit_of_one_runs_its_tasks_in_their_order() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(4);
         let serial = pool.limit(1);
@@ -84,6 +86,7 @@ fn a_limit_of_one_runs_its_tasks_in_their_order() {
 
 #[test]
 fn no_worker_waits_for_a_permit() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let limit = pool.limit(1);
@@ -102,6 +105,7 @@ fn no_worker_waits_for_a_permit() {
 
 #[test]
 fn limits_take_turns() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (many, few) = (pool.limit(1), pool.limit(1));
@@ -126,6 +130,7 @@ fn limits_take_turns() {
 
 #[test]
 fn clones_share_a_limit_and_every_call_makes_a_new_one() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let limit = pool.limit(1);
@@ -141,6 +146,7 @@ fn clones_share_a_limit_and_every_call_makes_a_new_one() {
 
 #[test]
 fn a_task_that_panics_gives_its_permit_back() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let limit = pool.limit(1);
@@ -153,6 +159,7 @@ fn a_task_that_panics_gives_its_permit_back() {
 
 #[test]
 fn a_task_that_is_cancelled_in_the_backlog_takes_no_permit_and_is_dropped_at_once() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let limit = pool.limit(1);
@@ -179,6 +186,7 @@ fn a_task_that_is_cancelled_in_the_backlog_takes_no_permit_and_is_dropped_at_onc
 
 #[test]
 fn a_task_with_a_permit_that_is_cancelled_before_it_starts_gives_it_back() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let limit = pool.limit(1);
@@ -193,6 +201,7 @@ fn a_task_with_a_permit_that_is_cancelled_before_it_starts_gives_it_back() {
 
 #[test]
 fn a_task_joins_tasks_of_a_limit_on_a_pool_of_one_thread() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let limit = pool.limit(1);
@@ -224,6 +233,7 @@ fn a_task_joins_tasks_of_a_limit_on_a_pool_of_one_thread() {
 
 #[test]
 fn a_drain_runs_the_backlog_and_a_deadline_cancels_it() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let limit = pool.limit(1);
@@ -263,6 +273,7 @@ fn a_drain_runs_the_backlog_and_a_deadline_cancels_it() {
 
 #[test]
 fn a_follow_up_of_a_limit_is_taken_on_while_the_pool_drains() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let limit = pool.limit(1);
@@ -286,6 +297,7 @@ fn a_follow_up_of_a_limit_is_taken_on_while_the_pool_drains() {
 
 #[test]
 fn a_backlog_takes_up_room_in_a_bounded_queue() {
+    let _tidy = tidy();
     within(|| {
         for when_full in [WhenFull::Block, WhenFull::Reject, WhenFull::CallerRuns] {
             let pool = builder(2).queue_capacity(3).when_full(when_full).build().unwrap();
@@ -310,6 +322,7 @@ fn a_backlog_takes_up_room_in_a_bounded_queue() {
 
 #[test]
 fn a_limit_keeps_its_pool_open_and_holds_nothing_when_it_is_dropped() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let limit = pool.limit(2);
@@ -325,11 +338,13 @@ fn a_limit_keeps_its_pool_open_and_holds_nothing_when_it_is_dropped() {
 #[test]
 #[should_panic(expected = "limit(0)")]
 fn a_limit_of_zero_is_refused() {
+    let _tidy = tidy();
     let _ = pool(1).limit(0);
 }
 
 #[test]
 fn a_limited_task_that_waits_for_its_pool_does_not_wait_for_its_own_permit() {
+    let _tidy = tidy();
     within(|| {
         type End = fn(&Pool);
         let ends: [End; 4] = [
@@ -367,6 +382,7 @@ fn a_limited_task_that_waits_for_its_pool_does_not_wait_for_its_own_permit() {
 
 #[test]
 fn a_limited_task_that_has_waited_for_its_pool_has_its_permit_again() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         let limit = pool.limit(1);

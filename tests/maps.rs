@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, listen, meet, occupy_with, pool_in, within};
+use common::{assert_adds_up, listen, meet, occupy_with, pool_in, registry, tidy, within};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::iter::FusedIterator;
@@ -12,14 +12,14 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
-use winddown::{task, JoinError, Map, MapUnordered, Pool, Registry, WhenFull};
+use winddown::{task, JoinError, Map, MapUnordered, Pool, WhenFull};
 
 const fn is_map<T: FusedIterator + Send + Debug>() {}
 const _: () = is_map::<Map<std::ops::RangeFrom<u64>, String>>();
 const _: () = is_map::<MapUnordered<std::vec::IntoIter<u64>, String>>();
 
 fn pool(max_threads: usize) -> Pool {
-    pool_in(&Registry::new(), max_threads)
+    pool_in(&registry(), max_threads)
 }
 
 /// Keeps a thread of a pool busy until what this returns is dropped.
@@ -58,6 +58,7 @@ fn counted(pulls: &Arc<AtomicUsize>) -> impl Iterator<Item = usize> + Send {
 
 #[test]
 fn results_come_in_the_order_of_the_items_whatever_ends_first() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (give, take) = mpsc::channel::<()>();
@@ -76,6 +77,7 @@ fn results_come_in_the_order_of_the_items_whatever_ends_first() {
 
 #[test]
 fn an_unordered_map_passes_by_what_is_slow() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (go, wait) = mpsc::channel::<()>();
@@ -95,6 +97,7 @@ fn an_unordered_map_passes_by_what_is_slow() {
 
 #[test]
 fn as_many_items_run_at_once_as_there_are_threads() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(4);
         let meeting = Arc::new(Barrier::new(4));
@@ -113,6 +116,7 @@ fn as_many_items_run_at_once_as_there_are_threads() {
 
 #[test]
 fn a_hundred_thousand_items_go_through() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         const MANY: usize = 100_000;
@@ -129,6 +133,7 @@ fn a_hundred_thousand_items_go_through() {
 
 #[test]
 fn nothing_is_pulled_before_the_first_result_is_asked_for() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let pulls = Arc::new(AtomicUsize::new(0));
@@ -143,6 +148,7 @@ fn nothing_is_pulled_before_the_first_result_is_asked_for() {
 
 #[test]
 fn the_input_is_pulled_just_the_lookahead_ahead_of_the_results() {
+    let _tidy = tidy();
     fn check(
         lookahead: usize,
         make: impl FnOnce(Box<dyn Iterator<Item = usize>>) -> Box<dyn Iterator<Item = Result<usize, JoinError>>>,
@@ -173,6 +179,7 @@ fn the_input_is_pulled_just_the_lookahead_ahead_of_the_results() {
 
 #[test]
 fn a_lookahead_of_one_is_one_item_after_the_other() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(4);
         let running = Arc::new(AtomicUsize::new(0));
@@ -187,6 +194,7 @@ fn a_lookahead_of_one_is_one_item_after_the_other() {
 
 #[test]
 fn a_lookahead_of_zero_panics_with_a_message() {
+    let _tidy = tidy();
     let pool = pool(1);
     let payload =
         catch_unwind(AssertUnwindSafe(|| drop(pool.map_with_lookahead(0..3, 0, |n| n)))).unwrap_err();
@@ -196,6 +204,7 @@ fn a_lookahead_of_zero_panics_with_a_message() {
 
 #[test]
 fn the_size_is_known_as_far_as_it_is_sure() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let mut map = pool.map_with_lookahead(0..10, 4, |n| n);
@@ -216,6 +225,7 @@ fn the_size_is_known_as_far_as_it_is_sure() {
 
 #[test]
 fn after_the_end_there_is_nothing_more_and_the_input_is_not_asked_again() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         // Not fused: after its first end it goes on.
@@ -238,6 +248,7 @@ fn after_the_end_there_is_nothing_more_and_the_input_is_not_asked_again() {
 
 #[test]
 fn the_panic_of_an_item_is_its_error_and_nothing_elses() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let odd = |n: usize| {
@@ -261,6 +272,7 @@ fn faulty() -> impl Iterator<Item = usize> {
 
 #[test]
 fn a_panic_of_the_input_comes_out_and_costs_nothing_that_was_submitted() {
+    let _tidy = tidy();
     fn check(mut results: impl Iterator<Item = Result<usize, JoinError>>, before: usize) {
         let mut got = values(results.by_ref().take(before));
         let payload = catch_unwind(AssertUnwindSafe(|| results.next().is_none())).unwrap_err();
@@ -280,6 +292,7 @@ fn a_panic_of_the_input_comes_out_and_costs_nothing_that_was_submitted() {
 
 #[test]
 fn an_input_that_panics_each_time_costs_nothing_that_was_submitted() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let mut next = 0;
@@ -313,6 +326,7 @@ impl Drop for Dropped {
 
 #[test]
 fn dropped_early_it_cancels_what_has_not_started_and_tells_what_runs() {
+    let _tidy = tidy();
     type Work = Box<dyn Fn((usize, Dropped)) -> usize + Send + Sync>;
     type Input = Box<dyn Iterator<Item = (usize, Dropped)>>;
     fn check<M: Iterator<Item = Result<usize, JoinError>>>(make: impl FnOnce(&Pool, Input, Work) -> M) {
@@ -356,6 +370,7 @@ fn dropped_early_it_cancels_what_has_not_started_and_tells_what_runs() {
 
 #[test]
 fn an_unordered_map_cancels_what_is_queued_behind_the_tasks_of_others() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (one, other) = (occupy(&pool), occupy(&pool));
@@ -391,6 +406,7 @@ fn an_unordered_map_cancels_what_is_queued_behind_the_tasks_of_others() {
 
 #[test]
 fn results_that_nobody_takes_may_panic_in_their_drop() {
+    let _tidy = tidy();
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -411,6 +427,7 @@ fn results_that_nobody_takes_may_panic_in_their_drop() {
 
 #[test]
 fn items_that_are_cancelled_or_refused_may_panic_in_their_drop() {
+    let _tidy = tidy();
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -443,6 +460,7 @@ fn items_that_are_cancelled_or_refused_may_panic_in_their_drop() {
 
 #[test]
 fn what_a_closed_pool_refuses_is_cancelled_and_then_the_map_ends() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (pulls, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -468,8 +486,9 @@ fn what_a_closed_pool_refuses_is_cancelled_and_then_the_map_ends() {
 
 #[test]
 fn a_map_over_a_registry_that_shuts_down_ends() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 2);
         let mut map = pool.map(0.., |n: u64| n);
         map.next().unwrap().unwrap();
@@ -481,6 +500,7 @@ fn a_map_over_a_registry_that_shuts_down_ends() {
 
 #[test]
 fn a_map_inside_a_task_goes_on_while_its_pool_drains() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, wait) = mpsc::channel::<()>();
@@ -497,6 +517,7 @@ fn a_map_inside_a_task_goes_on_while_its_pool_drains() {
 
 #[test]
 fn a_map_keeps_its_pool_open() {
+    let _tidy = tidy();
     within(|| {
         let map = pool(2).map(0..100, |n| n);
         assert_eq!(values(map), (0..100).collect::<Vec<_>>());
@@ -505,6 +526,7 @@ fn a_map_keeps_its_pool_open() {
 
 #[test]
 fn what_a_deadline_cancels_is_yielded_as_cancelled() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let (go, wait) = mpsc::channel::<()>();
@@ -529,6 +551,7 @@ fn what_a_deadline_cancels_is_yielded_as_cancelled() {
 
 #[test]
 fn maps_within_maps_work_on_a_pool_of_one_thread() {
+    let _tidy = tidy();
     fn nested(pool: &Pool, depth: u32) -> u64 {
         if depth == 0 {
             return 1;
@@ -549,9 +572,10 @@ fn maps_within_maps_work_on_a_pool_of_one_thread() {
 
 #[test]
 fn a_map_waits_for_room_whatever_the_pool_does_when_it_is_full() {
+    let _tidy = tidy();
     within(|| {
         for when_full in [WhenFull::Block, WhenFull::Reject, WhenFull::CallerRuns] {
-            let builder = Pool::builder().registry(&Registry::new()).max_threads(2);
+            let builder = Pool::builder().registry(&registry()).max_threads(2);
             let pool = builder.queue_capacity(1).when_full(when_full).build().unwrap();
             let me = thread::current().id();
             let elsewhere = move |n| {
@@ -573,8 +597,9 @@ fn a_map_waits_for_room_whatever_the_pool_does_when_it_is_full() {
 
 #[test]
 fn a_map_that_waits_for_room_ends_when_the_pool_closes() {
+    let _tidy = tidy();
     within(|| {
-        let builder = Pool::builder().registry(&Registry::new()).max_threads(1);
+        let builder = Pool::builder().registry(&registry()).max_threads(1);
         let pool = builder.queue_capacity(1).build().unwrap();
         let go = occupy(&pool);
         let mut map = pool.map_with_lookahead(0..10, 5, |n| n);
@@ -591,6 +616,7 @@ fn a_map_that_waits_for_room_ends_when_the_pool_closes() {
 
 #[test]
 fn panics_of_a_map_that_is_dropped_are_logged() {
+    let _tidy = tidy();
     within(|| {
         let lines = listen();
         let pool = pool(1);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::within;
+use common::{registry, tidy, within};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn poll_at(place: Where, registry: &Registry) -> (Pool, thread::JoinHandle<()>) 
     let pool = builder.queue_capacity(1).when_full(WhenFull::CallerRuns).build().unwrap();
     let (running, is_running): (Sender<()>, Receiver<()>) = channel();
     let submitter = pool.clone();
-    let other = Pool::builder().registry(&Registry::new()).max_threads(1).build().unwrap();
+    let other = Pool::builder().registry(&common::registry()).max_threads(1).build().unwrap();
     let thread = thread::spawn(move || {
         let pool = submitter;
         let task = {
@@ -74,8 +74,9 @@ fn poll_at(place: Where, registry: &Registry) -> (Pool, thread::JoinHandle<()>) 
 
 #[test]
 fn when_its_handle_is_cancelled() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = common::pool_in(&registry, 1);
         let (running, is_running) = channel();
         let handle = pool.spawn(move || poll(&running)).unwrap();
@@ -105,8 +106,9 @@ fn when_its_handle_is_cancelled() {
 
 #[test]
 fn when_it_runs_after_it_was_handed_back_and_its_handle_is_cancelled() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = common::pool_in(&registry, 1);
         let ((started, has_started), (running, is_running)) = (channel(), channel());
         let first = pool.spawn(move || poll(&started)).unwrap();
@@ -125,9 +127,10 @@ fn when_it_runs_after_it_was_handed_back_and_its_handle_is_cancelled() {
 
 #[test]
 fn when_its_pool_is_shut_down_now() {
+    let _tidy = tidy();
     for place in PLACES {
         within(move || {
-            let (pool, ended) = poll_at(place, &Registry::new());
+            let (pool, ended) = poll_at(place, &registry());
             let (report, unstarted) = pool.shutdown_now();
             ended.join().unwrap();
             assert!(report.is_clean() && report.stats().panicked == 0, "{place:?}: {report}");
@@ -140,11 +143,12 @@ fn when_its_pool_is_shut_down_now() {
 
 #[test]
 fn when_the_reserve_of_a_deadline_begins() {
+    let _tidy = tidy();
     // All at once: each takes as long as there is time before the reserve.
     let tests = PLACES.map(|place| {
         thread::spawn(move || {
             within(move || {
-                let registry = Registry::new();
+                let registry = registry();
                 let (_pool, ended) = poll_at(place, &registry);
                 // The reserve is a second: half of it is for tasks to stop in.
                 let report = registry.shutdown_timeout(Duration::from_secs(5));
@@ -159,8 +163,9 @@ fn when_the_reserve_of_a_deadline_begins() {
 
 #[test]
 fn when_the_token_of_the_shutdown_fires() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = common::pool_in(&registry, 1);
         let token = registry.token();
         let (running, is_running) = channel();

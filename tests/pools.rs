@@ -2,19 +2,17 @@
 
 mod common;
 
-use common::{assert_adds_up, eventually, meet, occupy_with, within};
+use common::{assert_adds_up, eventually, meet, occupy_with, registry, tidy, within};
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
-use winddown::{
-    BuildError, FollowUps, JoinHandle, Phase, Pool, PoolBuilder, PoolPhase, Registry, RejectReason,
-};
+use winddown::{BuildError, FollowUps, JoinHandle, Phase, Pool, PoolBuilder, PoolPhase, RejectReason};
 
 fn builder(max_threads: usize) -> PoolBuilder {
-    Pool::builder().registry(&Registry::new()).max_threads(max_threads)
+    Pool::builder().registry(&registry()).max_threads(max_threads)
 }
 
 fn pool(max_threads: usize) -> Pool {
@@ -28,8 +26,9 @@ fn occupy(pool: &Pool) -> (Sender<()>, JoinHandle<()>) {
 
 #[test]
 fn a_builder_refuses_what_cannot_work_and_says_why() {
+    let _tidy = tidy();
     let error = |builder: PoolBuilder| builder.build().unwrap_err();
-    let registry = Registry::new();
+    let registry = registry();
     registry.shutdown();
     let errors = [
         (error(builder(0)), BuildError::ZeroThreads, "max_threads"),
@@ -47,6 +46,7 @@ fn a_builder_refuses_what_cannot_work_and_says_why() {
 
 #[test]
 fn names_are_unique_and_threads_are_named_after_their_pool() {
+    let _tidy = tidy();
     within(|| {
         let (one, other) = (pool(1), pool(1));
         assert_ne!(one.name(), other.name());
@@ -64,9 +64,10 @@ fn names_are_unique_and_threads_are_named_after_their_pool() {
 
 #[test]
 fn the_current_pool_is_that_of_the_task_and_does_not_keep_it_open() {
+    let _tidy = tidy();
     within(|| {
         assert!(Pool::current().is_none());
-        let registry = Registry::new();
+        let registry = registry();
         let pool = Pool::builder().registry(&registry).name("mine").max_threads(1).build().unwrap();
         let (give, take) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
@@ -91,6 +92,7 @@ fn the_current_pool_is_that_of_the_task_and_does_not_keep_it_open() {
 
 #[test]
 fn a_pool_without_tasks_has_no_thread_and_ends_at_once() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(4);
         assert_eq!((pool.stats().threads, pool.stats().phase), (0, PoolPhase::Open));
@@ -105,6 +107,7 @@ fn a_pool_without_tasks_has_no_thread_and_ends_at_once() {
 
 #[test]
 fn an_idle_worker_is_used_again() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(4);
         let mut threads: Vec<_> =
@@ -116,6 +119,7 @@ fn an_idle_worker_is_used_again() {
 
 #[test]
 fn the_callbacks_of_a_worker_run_once_each_around_its_tasks() {
+    let _tidy = tidy();
     // Again and again: the workers leave at once, and each has to find its callback.
     let round = || {
         let (starts, stops) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -150,8 +154,9 @@ fn the_callbacks_of_a_worker_run_once_each_around_its_tasks() {
 
 #[test]
 fn a_pool_whose_workers_cannot_start_is_broken_and_resolves_what_it_took() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let (go, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
         let builder = Pool::builder().registry(&registry).max_threads(1);
@@ -180,6 +185,7 @@ fn a_pool_whose_workers_cannot_start_is_broken_and_resolves_what_it_took() {
 
 #[test]
 fn idle_threads_above_the_minimum_leave_and_new_ones_come() {
+    let _tidy = tidy();
     within(|| {
         let pool = builder(3).min_threads(1).keep_alive(Duration::from_millis(20)).build().unwrap();
         for _ in 0..2 {
@@ -200,6 +206,7 @@ fn idle_threads_above_the_minimum_leave_and_new_ones_come() {
 
 #[test]
 fn every_keep_alive_from_none_to_for_ever_works() {
+    let _tidy = tidy();
     within(|| {
         let pool = builder(2).keep_alive(Duration::ZERO).build().unwrap();
         for n in 0..50 {
@@ -220,6 +227,7 @@ fn every_keep_alive_from_none_to_for_ever_works() {
 
 #[test]
 fn there_are_never_more_threads_than_the_maximum() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(3);
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -254,6 +262,7 @@ fn there_are_never_more_threads_than_the_maximum() {
 
 #[test]
 fn one_thread_starts_tasks_in_the_order_in_which_they_were_accepted() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -282,6 +291,7 @@ fn one_thread_starts_tasks_in_the_order_in_which_they_were_accepted() {
 
 #[test]
 fn the_counts_tell_every_state_a_task_can_be_in() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(1);
         pool.spawn(|| panic!("counted")).unwrap().join().unwrap_err();
@@ -309,6 +319,7 @@ fn the_counts_tell_every_state_a_task_can_be_in() {
 
 #[test]
 fn running_names_each_task_with_its_location_and_label() {
+    let _tidy = tidy();
     within(|| {
         let pool = builder(2).name("lookup").build().unwrap();
         assert!(pool.running().is_empty());
@@ -354,8 +365,9 @@ fn running_names_each_task_with_its_location_and_label() {
 
 #[test]
 fn a_daemon_pool_is_left_behind_by_the_registry_and_waited_for_when_asked() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let daemon = Pool::builder().registry(&registry).max_threads(1).daemon().build().unwrap();
         let (submit, to_submit) = (daemon.clone(), daemon.clone());
         let normal = Pool::builder().registry(&registry).max_threads(1).build().unwrap();
@@ -387,6 +399,7 @@ fn a_daemon_pool_is_left_behind_by_the_registry_and_waited_for_when_asked() {
 
 #[test]
 fn a_closed_pool_gives_the_closure_back_with_the_reason() {
+    let _tidy = tidy();
     within(|| {
         let closed = pool(1);
         closed.close();
@@ -416,6 +429,7 @@ fn a_closed_pool_gives_the_closure_back_with_the_reason() {
 
 #[test]
 fn follow_ups_are_taken_while_a_pool_drains_unless_it_was_built_to_refuse_them() {
+    let _tidy = tidy();
     within(|| {
         for (follow_ups, is_taken) in [(FollowUps::Accept, true), (FollowUps::Reject, false)] {
             let pool = builder(1).follow_ups(follow_ups).build().unwrap();
@@ -434,6 +448,7 @@ fn follow_ups_are_taken_while_a_pool_drains_unless_it_was_built_to_refuse_them()
 
 #[test]
 fn debug_shows_the_name_and_blocks_nowhere() {
+    let _tidy = tidy();
     within(|| {
         let pool = builder(1).name("shown").build().unwrap();
         assert!(format!("{pool:?}").contains("shown"));
@@ -445,6 +460,7 @@ fn debug_shows_the_name_and_blocks_nowhere() {
 
 #[test]
 fn large_captures_move_by_pointer_and_small_ones_of_every_size_arrive() {
+    let _tidy = tidy();
     within(|| {
         let pool = builder(1).stack_size(256 << 10).build().unwrap();
         let large = vec![7_u8; 8 << 20].into_boxed_slice();
@@ -470,8 +486,9 @@ fn large_captures_move_by_pointer_and_small_ones_of_every_size_arrive() {
 
 #[test]
 fn a_pool_that_is_gone_leaves_nothing_in_its_registry() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         for _ in 0..100 {
             let pool = Pool::builder().registry(&registry).max_threads(2).build().unwrap();
             pool.execute(|| ()).unwrap();

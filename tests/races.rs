@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, meet, pool_in, within};
+use common::{assert_adds_up, meet, pool_in, registry, tidy, within};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self};
 use std::sync::{Arc, Barrier};
@@ -70,7 +70,7 @@ impl Tally {
 /// Three threads submit until they are refused, while `end` ends the pool.
 fn race_submissions_against(reason: RejectReason, end: impl Fn(&Registry, &Pool)) {
     for round in 0..150 {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1 + round % 3);
         let tally = Arc::new(Tally::default());
         let start = Arc::new(Barrier::new(4));
@@ -105,11 +105,13 @@ fn race_submissions_against(reason: RejectReason, end: impl Fn(&Registry, &Pool)
 
 #[test]
 fn a_submission_that_races_close_runs_once_or_comes_back() {
+    let _tidy = tidy();
     within(|| race_submissions_against(RejectReason::Closed, |_, pool| pool.close()));
 }
 
 #[test]
 fn a_submission_that_races_the_shutdown_of_its_pool_runs_once_or_comes_back() {
+    let _tidy = tidy();
     within(|| {
         race_submissions_against(RejectReason::Closed, |_, pool| assert!(pool.shutdown().is_clean()));
     });
@@ -117,6 +119,7 @@ fn a_submission_that_races_the_shutdown_of_its_pool_runs_once_or_comes_back() {
 
 #[test]
 fn a_submission_that_races_the_shutdown_of_the_registry_runs_once_or_comes_back() {
+    let _tidy = tidy();
     within(|| {
         race_submissions_against(RejectReason::ShuttingDown, |registry, _| drop(registry.shutdown()));
     });
@@ -124,9 +127,10 @@ fn a_submission_that_races_the_shutdown_of_the_registry_runs_once_or_comes_back(
 
 #[test]
 fn a_hook_that_races_shutdown_runs_once_or_comes_back() {
+    let _tidy = tidy();
     within(|| {
         for round in 0..200 {
-            let registry = Registry::new();
+            let registry = registry();
             let ran = Arc::new(AtomicUsize::new(0));
             let start = Arc::new(Barrier::new(3));
             let registrars = [true, false].map(|is_before| {
@@ -168,9 +172,10 @@ fn a_hook_that_races_shutdown_runs_once_or_comes_back() {
 
 #[test]
 fn a_pool_that_races_shutdown_is_drained_or_refused() {
+    let _tidy = tidy();
     within(|| {
         for round in 0..150 {
-            let registry = Registry::new();
+            let registry = registry();
             let tally = Arc::new(Tally::default());
             let start = Arc::new(Barrier::new(3));
             let builders = [0, 1].map(|_| {
@@ -211,9 +216,10 @@ fn a_pool_that_races_shutdown_is_drained_or_refused() {
 
 #[test]
 fn a_hold_that_was_granted_keeps_every_pool_open() {
+    let _tidy = tidy();
     within(|| {
         for round in 0..200 {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 2);
             let start = Arc::new(Barrier::new(3));
             let requests = [0, 1].map(|_| {
@@ -242,9 +248,10 @@ fn a_hold_that_was_granted_keeps_every_pool_open() {
 
 #[test]
 fn concurrent_shutdowns_run_everything_once_and_get_one_report() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..150 {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 2);
             let ran = Arc::new(AtomicUsize::new(0));
             let hook = |ran: &Arc<AtomicUsize>| {
@@ -285,8 +292,9 @@ fn concurrent_shutdowns_run_everything_once_and_get_one_report() {
 
 #[test]
 fn no_submission_near_the_end_of_the_keep_alive_is_lost() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let keep_alive = Duration::from_micros(1500);
         let pool = Pool::builder().registry(&registry).max_threads(3).keep_alive(keep_alive).build().unwrap();
         let ran = Arc::new(AtomicUsize::new(0));
@@ -320,8 +328,9 @@ fn no_submission_near_the_end_of_the_keep_alive_is_lost() {
 
 #[test]
 fn a_cancel_that_races_the_start_leaves_a_task_either_run_or_cancelled() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 2);
         let (cancellers, to_cancel) = mpsc::channel::<winddown::Canceller>();
         let (answers, answer) = mpsc::channel();
@@ -359,9 +368,10 @@ fn a_cancel_that_races_the_start_leaves_a_task_either_run_or_cancelled() {
 
 #[test]
 fn a_pool_whose_last_handle_is_dropped_still_runs_all_it_accepted() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..200 {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 2);
             let tally = Arc::new(Tally::default());
             let start = Arc::new(Barrier::new(4));
@@ -395,8 +405,9 @@ fn a_pool_whose_last_handle_is_dropped_still_runs_all_it_accepted() {
 
 #[test]
 fn wait_idle_sees_every_task_that_was_submitted_before_it() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let keep_alive = Duration::from_micros(100);
         let pool = Pool::builder().registry(&registry).max_threads(2).keep_alive(keep_alive).build().unwrap();
         let users: Vec<_> = (0..3)
@@ -423,9 +434,10 @@ fn wait_idle_sees_every_task_that_was_submitted_before_it() {
 
 #[test]
 fn as_many_tasks_as_workers_meet_in_every_one_of_512_fresh_pools() {
+    let _tidy = tidy();
     within(|| {
         for round in 0..512 {
-            let registry = Registry::new();
+            let registry = registry();
             let workers = 2 + round % 3;
             let pool = pool_in(&registry, workers);
             if round % 2 == 0 {
@@ -446,9 +458,10 @@ fn as_many_tasks_as_workers_meet_in_every_one_of_512_fresh_pools() {
 
 #[test]
 fn a_task_that_ends_as_the_deadline_passes_is_counted_once() {
+    let _tidy = tidy();
     within(|| {
         for round in 0..200_u64 {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 2);
             let (ended, all_ended) = mpsc::channel::<()>();
             let mut handles = Vec::new();
@@ -481,9 +494,10 @@ fn a_task_that_ends_as_the_deadline_passes_is_counted_once() {
 
 #[test]
 fn a_report_is_clean_only_if_every_accepted_task_has_ended_however_short_the_deadline() {
+    let _tidy = tidy();
     within(|| {
         for round in 0..3000 {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 2);
             let (go, wait) = mpsc::channel::<()>();
             let task = move || {
@@ -502,12 +516,13 @@ fn a_report_is_clean_only_if_every_accepted_task_has_ended_however_short_the_dea
 
 #[test]
 fn hooks_of_racing_registries_all_run() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..100 {
-            let outer = Registry::new();
+            let outer = registry();
             let ran = Arc::new(AtomicUsize::new(0));
             let start = Arc::new(Barrier::new(2));
-            let inner = Registry::new();
+            let inner = registry();
             for registry in [&outer, &inner] {
                 let ran = ran.clone();
                 registry.before_join("count", move || count(&ran)).unwrap();

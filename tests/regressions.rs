@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{meet, pool_in, within};
+use common::{meet, pool_in, registry, tidy, within};
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{channel, Receiver, Sender};
@@ -30,9 +30,10 @@ fn gate(pool: &Pool) -> Sender<()> {
 /// Cancelling took the cell's lock and then the pool's, a deadline the pool's and then the cell's.
 #[test]
 fn cancelling_does_not_deadlock_with_a_deadline() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..300 {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 1);
             let gate = gate(&pool);
             let handles: Vec<_> = (0..50).map(|_| pool.spawn(|| ()).unwrap()).collect();
@@ -57,9 +58,10 @@ fn cancelling_does_not_deadlock_with_a_deadline() {
 /// With two workers idle, the third of three tasks that wait for one another got neither a worker nor a thread.
 #[test]
 fn each_task_of_a_burst_gets_a_thread_while_there_may_be_more() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..200 {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 8);
             for tasks in 2..=8 {
                 let meeting = Arc::new(Barrier::new(tasks));
@@ -76,6 +78,7 @@ fn each_task_of_a_burst_gets_a_thread_while_there_may_be_more() {
 /// A worker that looked as if it came for the next task ran a destructor that waited for that task.
 #[test]
 fn a_task_gets_a_thread_while_a_worker_drops_what_nobody_wants() {
+    let _tidy = tidy();
     struct Waits(Pool);
     impl Drop for Waits {
         fn drop(&mut self) {
@@ -83,7 +86,7 @@ fn a_task_gets_a_thread_while_a_worker_drops_what_nobody_wants() {
         }
     }
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 4);
         let gate = gate(&pool);
         drop(pool.spawn({
@@ -102,8 +105,9 @@ fn a_task_gets_a_thread_while_a_worker_drops_what_nobody_wants() {
 /// Threads that one shutdown had taken to join, and had no time for, were counted as left for ever.
 #[test]
 fn a_shutdown_returns_after_one_that_ran_out_of_time() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool =
             Pool::builder().registry(&registry).max_threads(2).keep_alive(Duration::ZERO).build().unwrap();
         let gate = gate(&pool);
@@ -119,6 +123,7 @@ fn a_shutdown_returns_after_one_that_ran_out_of_time() {
 /// The report of the whole was clean while work of a registry below it was lost.
 #[test]
 fn what_a_registry_below_lost_is_in_the_report_of_the_whole() {
+    let _tidy = tidy();
     let outcome = common::run("loss_in_a_registry_below");
     outcome.assert_code(1).assert_silent();
     assert_eq!(outcome.stdout, "1 abandoned\n");
@@ -127,8 +132,9 @@ fn what_a_registry_below_lost_is_in_the_report_of_the_whole() {
 /// A worker's last callback that waited for a shutdown was itself waited for.
 #[test]
 fn the_last_callback_of_a_worker_may_wait_for_a_shutdown() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let (seen, reports) = channel();
         let seen = Mutex::new(seen);
         let pool = Pool::builder()
@@ -150,6 +156,7 @@ fn the_last_callback_of_a_worker_may_wait_for_a_shutdown() {
 /// The handles of a broken pool hung behind a destructor that hung, whatever the deadline.
 #[test]
 fn the_handles_of_a_broken_pool_resolve_at_the_deadline() {
+    let _tidy = tidy();
     struct Hangs(Receiver<()>);
     impl Drop for Hangs {
         fn drop(&mut self) {
@@ -157,7 +164,7 @@ fn the_handles_of_a_broken_pool_resolve_at_the_deadline() {
         }
     }
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let (may_start, start) = channel::<()>();
         let start = Mutex::new(start);
         let pool = Pool::builder()
@@ -185,6 +192,7 @@ fn the_handles_of_a_broken_pool_resolve_at_the_deadline() {
 /// A waker was cloned under the token's lock.
 #[test]
 fn a_waker_may_ask_the_token_while_it_is_cloned() {
+    let _tidy = tidy();
     static ASKED: AtomicBool = AtomicBool::new(false);
     thread_local!(static TOKEN: std::cell::RefCell<Option<ShutdownToken>> = const { std::cell::RefCell::new(None) });
     const TABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
@@ -193,7 +201,7 @@ fn a_waker_may_ask_the_token_while_it_is_cloned() {
         RawWaker::new(data, &TABLE)
     }
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let mut token = registry.token();
         TOKEN.with_borrow_mut(|place| *place = Some(registry.token()));
         #[allow(unsafe_code)]
@@ -209,6 +217,7 @@ fn a_waker_may_ask_the_token_while_it_is_cloned() {
 /// The wakers of tokens and handles are code of others: they may do anything, also shut down.
 #[test]
 fn a_waker_may_wait_for_the_shutdown_that_wakes_it() {
+    let _tidy = tidy();
     struct Asks(Registry);
     impl Wake for Asks {
         fn wake(self: Arc<Self>) {
@@ -217,7 +226,7 @@ fn a_waker_may_wait_for_the_shutdown_that_wakes_it() {
         }
     }
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let waker = Waker::from(Arc::new(Asks(registry.clone())));
         let mut cx = Context::from_waker(&waker);
         let (mut token, mut finished) = (registry.token(), registry.finished());
@@ -230,7 +239,8 @@ fn a_waker_may_wait_for_the_shutdown_that_wakes_it() {
 /// A task that was cancelled said so only until its handle had been joined.
 #[test]
 fn a_cancelled_task_stays_cancelled_for_whoever_asks() -> Tested {
-    let registry = Registry::new();
+    let _tidy = tidy();
+    let registry = registry();
     let pool = pool_in(&registry, 1);
     let gate = gate(&pool);
     let handle = pool.spawn(|| ())?;
@@ -245,6 +255,7 @@ fn a_cancelled_task_stays_cancelled_for_whoever_asks() -> Tested {
 /// A task that had been abandoned returned, and while its result was dropped the next deadline was waited past.
 #[test]
 fn a_deadline_does_not_wait_for_the_late_result_of_an_abandoned_task() {
+    let _tidy = tidy();
     struct Hangs(Sender<()>, Receiver<()>);
     impl Drop for Hangs {
         fn drop(&mut self) {
@@ -253,7 +264,7 @@ fn a_deadline_does_not_wait_for_the_late_result_of_an_abandoned_task() {
         }
     }
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let (drops, is_dropped) = channel();
         let (go_on, hung) = channel();
@@ -281,6 +292,7 @@ fn a_deadline_does_not_wait_for_the_late_result_of_an_abandoned_task() {
 /// What a pool's callbacks captured was dropped by the shutdown before anyone had its report.
 #[test]
 fn the_captures_of_callbacks_may_do_anything_when_they_are_dropped() {
+    let _tidy = tidy();
     struct Bomb(Registry);
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -289,7 +301,7 @@ fn the_captures_of_callbacks_may_do_anything_when_they_are_dropped() {
         }
     }
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let bomb = Bomb(registry.clone());
         let pool = Pool::builder()
             .registry(&registry)
@@ -307,12 +319,14 @@ fn the_captures_of_callbacks_may_do_anything_when_they_are_dropped() {
 /// Ending the process in a worker's first callback started thread upon thread, each of which did the same.
 #[test]
 fn the_process_may_end_in_the_first_callback_of_a_worker() {
+    let _tidy = tidy();
     common::run("exit_in_the_first_callback").assert_code(6);
 }
 
 /// A registry that a hook made was not drained before the report of the whole.
 #[test]
 fn a_registry_made_in_a_hook_is_drained_with_the_rest() {
+    let _tidy = tidy();
     let outcome = common::run("registry_made_in_a_hook");
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.stdout, "its task\nclean: true\n");

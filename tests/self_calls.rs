@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{pool_in, within};
+use common::{pool_in, registry, tidy, within};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self};
 use std::sync::{Arc, Barrier};
@@ -25,7 +25,7 @@ fn queue(pool: &Pool, tasks: usize, ran: &Arc<AtomicUsize>) {
 /// be clean. Returns what `f` returned.
 fn in_a_task<R: Send + 'static>(threads: usize, f: impl FnOnce(&Registry, &Pool) -> R + Send + 'static) -> R {
     within(move || {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, threads);
         let ran = Arc::new(AtomicUsize::new(0));
         let (go, wait) = mpsc::channel::<()>();
@@ -50,6 +50,7 @@ fn in_a_task<R: Send + 'static>(threads: usize, f: impl FnOnce(&Registry, &Pool)
 
 #[test]
 fn a_task_may_shut_its_registry_down() {
+    let _tidy = tidy();
     for threads in [1, 2] {
         let report = in_a_task(threads, |registry, _| registry.shutdown());
         assert!(report.is_clean(), "the blocked task is no loss: {report}");
@@ -60,6 +61,7 @@ fn a_task_may_shut_its_registry_down() {
 
 #[test]
 fn a_task_may_shut_its_registry_down_with_a_deadline_that_it_does_not_need() {
+    let _tidy = tidy();
     for threads in [1, 2] {
         let report = in_a_task(threads, |registry, _| registry.shutdown_timeout(Duration::from_secs(50)));
         assert!(report.is_clean(), "{report}");
@@ -72,6 +74,7 @@ fn a_task_may_shut_its_registry_down_with_a_deadline_that_it_does_not_need() {
 
 #[test]
 fn a_task_may_shut_its_own_pool_down() {
+    let _tidy = tidy();
     for threads in [1, 2] {
         let report = in_a_task(threads, |_, pool| pool.shutdown());
         assert!(report.is_clean() && report.abandoned().is_empty(), "{report}");
@@ -81,12 +84,14 @@ fn a_task_may_shut_its_own_pool_down() {
 
 #[test]
 fn a_task_may_shut_its_own_pool_down_with_a_deadline_that_it_does_not_need() {
+    let _tidy = tidy();
     let report = in_a_task(1, |_, pool| pool.shutdown_timeout(Duration::from_secs(50)));
     assert!(report.is_clean() && report.elapsed() < Duration::from_secs(20), "{report}");
 }
 
 #[test]
 fn a_task_may_shut_another_pool_down() {
+    let _tidy = tidy();
     in_a_task(1, |registry, _| {
         let other = pool_in(registry, 1);
         let ran = Arc::new(AtomicUsize::new(0));
@@ -98,8 +103,9 @@ fn a_task_may_shut_another_pool_down() {
 
 #[test]
 fn tasks_of_two_pools_may_shut_each_other_down() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pools = [pool_in(&registry, 1), pool_in(&registry, 1)];
         let both = Arc::new(Barrier::new(2));
         let tasks = [0, 1].map(|n: usize| {
@@ -118,8 +124,9 @@ fn tasks_of_two_pools_may_shut_each_other_down() {
 
 #[test]
 fn tasks_of_two_registries_may_shut_each_other_down() {
+    let _tidy = tidy();
     within(|| {
-        let registries = [Registry::new(), Registry::new()];
+        let registries = [registry(), registry()];
         let pools = registries.each_ref().map(|registry| pool_in(registry, 1));
         let both = Arc::new(Barrier::new(2));
         let tasks = [0, 1].map(|n: usize| {
@@ -138,7 +145,7 @@ fn tasks_of_two_registries_may_shut_each_other_down() {
 /// Two tasks of one pool that do the same at once.
 fn by_two_tasks<R: Send + 'static>(f: fn(&Registry, &Pool) -> R) -> [R; 2] {
     within(move || {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 2);
         let all = Arc::new(Barrier::new(3));
         let ran = Arc::new(AtomicUsize::new(0));
@@ -160,6 +167,7 @@ fn by_two_tasks<R: Send + 'static>(f: fn(&Registry, &Pool) -> R) -> [R; 2] {
 
 #[test]
 fn two_tasks_may_shut_their_registry_down_at_once() {
+    let _tidy = tidy();
     let [one, other] = by_two_tasks(|registry, _| registry.shutdown());
     assert_eq!(one.elapsed(), other.elapsed());
     assert!(one.is_clean() && other.is_clean());
@@ -167,15 +175,17 @@ fn two_tasks_may_shut_their_registry_down_at_once() {
 
 #[test]
 fn two_tasks_may_shut_their_pool_down_at_once() {
+    let _tidy = tidy();
     let reports = by_two_tasks(|_, pool| pool.shutdown());
     assert!(reports.iter().all(|report| report.is_clean() && report.stats().completed >= 10), "{reports:?}");
 }
 
 #[test]
 fn a_task_may_shut_its_pool_down_while_another_shuts_the_registry_down() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..50 {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, 2);
             let both = Arc::new(Barrier::new(2));
             let (of_pool, first) = (pool.clone(), both.clone());
@@ -196,11 +206,13 @@ fn a_task_may_shut_its_pool_down_while_another_shuts_the_registry_down() {
 
 #[test]
 fn two_tasks_may_wait_at_once_until_their_pool_is_idle() {
+    let _tidy = tidy();
     by_two_tasks(|_, pool| pool.wait_idle());
 }
 
 #[test]
 fn a_task_may_wait_until_its_pool_is_idle_with_tasks_behind_it() {
+    let _tidy = tidy();
     for threads in [1, 2] {
         in_a_task(threads, |_, pool| {
             pool.wait_idle();
@@ -212,8 +224,9 @@ fn a_task_may_wait_until_its_pool_is_idle_with_tasks_behind_it() {
 
 #[test]
 fn tasks_of_two_pools_may_each_wait_until_the_other_is_idle() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pools = [pool_in(&registry, 1), pool_in(&registry, 1)];
         let both = Arc::new(Barrier::new(2));
         let tasks = [0, 1].map(|n: usize| {
@@ -232,9 +245,10 @@ fn tasks_of_two_pools_may_each_wait_until_the_other_is_idle() {
 
 #[test]
 fn a_task_may_wait_for_the_end_of_a_shutdown() {
+    let _tidy = tidy();
     within(|| {
         for threads in [1, 2] {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, threads);
             let ran = Arc::new(AtomicUsize::new(0));
             let (waits, waiting) = mpsc::channel();
@@ -255,9 +269,10 @@ fn a_task_may_wait_for_the_end_of_a_shutdown() {
 
 #[test]
 fn a_task_may_drop_the_last_handle_of_its_pool() {
+    let _tidy = tidy();
     within(|| {
         for threads in [1, 2] {
-            let registry = Registry::new();
+            let registry = registry();
             let pool = pool_in(&registry, threads);
             let ran = Arc::new(AtomicUsize::new(0));
             let (give, take) = mpsc::channel::<Pool>();
@@ -281,6 +296,7 @@ fn a_task_may_drop_the_last_handle_of_its_pool() {
 
 #[test]
 fn a_task_joins_its_children_in_place_however_deep_they_nest() {
+    let _tidy = tidy();
     fn descend(depth: u32) -> u32 {
         let pool = Pool::current().unwrap();
         let thread = thread::current().id();
@@ -299,6 +315,7 @@ fn a_task_joins_its_children_in_place_however_deep_they_nest() {
 
 #[test]
 fn a_child_is_joined_in_place_though_others_are_queued_before_it() {
+    let _tidy = tidy();
     in_a_task(1, |_, pool| {
         let before = pool.stats().completed;
         let children: Vec<JoinHandle<u32>> = (0..5).map(|n| pool.spawn(move || n).unwrap()).collect();
@@ -310,8 +327,9 @@ fn a_child_is_joined_in_place_though_others_are_queued_before_it() {
 
 #[test]
 fn a_task_that_joins_itself_panics() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let (give, take) = mpsc::channel::<JoinHandle<()>>();
         let (panicked, has_panicked) = mpsc::channel();
@@ -331,6 +349,7 @@ fn a_task_that_joins_itself_panics() {
 
 #[test]
 fn a_task_may_join_tasks_of_another_pool() {
+    let _tidy = tidy();
     in_a_task(1, |registry, pool| {
         let other = pool_in(registry, 1);
         let back = pool.clone();
@@ -348,7 +367,7 @@ fn in_a_hook<R: Send + 'static>(
     f: impl FnOnce(&Registry, &Pool) -> R + Send + 'static,
 ) -> (Report, Option<R>) {
     within(move || {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let ran = Arc::new(AtomicUsize::new(0));
         let (results, result) = mpsc::channel();
@@ -363,13 +382,14 @@ fn in_a_hook<R: Send + 'static>(
 
 #[test]
 fn what_would_wait_for_its_own_hook_panics_with_a_message_that_says_so() {
+    let _tidy = tidy();
     type Call = fn(&Registry);
     let calls: [(&str, Call); 5] = [
         ("shutdown()", |registry| drop(registry.shutdown())),
         ("shutdown_timeout()", |registry| drop(registry.shutdown_timeout(Duration::from_secs(1)))),
         ("wait_finished()", |registry| drop(registry.wait_finished())),
         ("shutdown()", |_| drop(winddown::shutdown())),
-        ("shutdown()", |_| drop(Registry::new().shutdown())),
+        ("shutdown()", |_| drop(registry().shutdown())),
     ];
     for (name, call) in calls {
         let (report, result) = in_a_hook(move |registry, _| call(registry));
@@ -383,8 +403,9 @@ fn what_would_wait_for_its_own_hook_panics_with_a_message_that_says_so() {
 
 #[test]
 fn a_post_join_hook_that_calls_shutdown_panics_as_well() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let of_hook = registry.clone();
         registry.after_join("calls", move || drop(of_hook.shutdown())).unwrap();
         assert!(matches!(registry.shutdown().hooks()[0].outcome(), HookOutcome::Panicked(_)));
@@ -393,6 +414,7 @@ fn a_post_join_hook_that_calls_shutdown_panics_as_well() {
 
 #[test]
 fn a_hook_may_submit_and_join_and_wait_until_pools_are_idle() {
+    let _tidy = tidy();
     let (report, result) = in_a_hook(|_, pool| {
         let sum = pool.spawn(|| 2 + 2).unwrap().join().unwrap();
         pool.wait_idle();
@@ -404,6 +426,7 @@ fn a_hook_may_submit_and_join_and_wait_until_pools_are_idle() {
 
 #[test]
 fn a_hook_may_shut_a_pool_down_and_drop_it() {
+    let _tidy = tidy();
     let (report, result) = in_a_hook(|registry, pool| {
         drop(pool_in(registry, 1));
         let own = pool_in(registry, 1);
@@ -417,6 +440,7 @@ fn a_hook_may_shut_a_pool_down_and_drop_it() {
 
 #[test]
 fn a_hook_may_register_pools_and_is_refused_hooks_and_holds() {
+    let _tidy = tidy();
     let (report, result) = in_a_hook(|registry, _| {
         let pool = pool_in(registry, 1);
         pool.execute(|| ()).unwrap();
@@ -432,8 +456,9 @@ fn a_hook_may_register_pools_and_is_refused_hooks_and_holds() {
 
 #[test]
 fn a_post_join_hook_is_refused_pools_and_tasks() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let (results, result) = mpsc::channel();
         let (of_hook, in_hook) = (registry.clone(), pool.clone());
@@ -451,8 +476,9 @@ fn a_post_join_hook_is_refused_pools_and_tasks() {
 
 #[test]
 fn a_hook_may_wait_for_a_task_that_is_blocked_in_wait_idle() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let in_task = pool.clone();
         let task = pool.spawn(move || in_task.wait_idle()).unwrap();
@@ -465,6 +491,7 @@ fn a_hook_may_wait_for_a_task_that_is_blocked_in_wait_idle() {
 
 #[test]
 fn a_chain_of_resubmissions_does_not_grow_the_stack() {
+    let _tidy = tidy();
     fn again(left: u32, ended: mpsc::Sender<()>) {
         match left.checked_sub(1) {
             Some(left) => Pool::current().unwrap().execute(move || again(left, ended)).unwrap(),
@@ -472,7 +499,7 @@ fn a_chain_of_resubmissions_does_not_grow_the_stack() {
         }
     }
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let builder = Pool::builder().registry(&registry).max_threads(1).stack_size(128 << 10);
         let pool = builder.build().unwrap();
         let (ended, has_ended) = mpsc::channel();
@@ -487,8 +514,9 @@ fn a_chain_of_resubmissions_does_not_grow_the_stack() {
 
 #[test]
 fn the_queue_behind_a_blocked_task_runs_on_a_substitute_and_no_more_than_one() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = pool_in(&registry, 1);
         let is_alone = Arc::new(AtomicBool::new(true));
         let running = Arc::new(AtomicUsize::new(0));
@@ -519,6 +547,7 @@ fn the_queue_behind_a_blocked_task_runs_on_a_substitute_and_no_more_than_one() {
 
 #[test]
 fn a_child_that_runs_in_place_may_shut_everything_down() {
+    let _tidy = tidy();
     in_a_task(1, |registry, pool| {
         let in_child = registry.clone();
         let child = pool.spawn(move || in_child.shutdown()).unwrap();
@@ -538,6 +567,7 @@ fn assert_drains(case: &str, code: i32) {
 
 #[test]
 fn a_task_may_end_the_process_with_a_code() {
+    let _tidy = tidy();
     assert_drains("exit_in_task", 3);
     assert_drains("exit_in_task_with_queue_behind", 3);
     assert_drains("exit_in_task_during_shutdown", 3);
@@ -545,6 +575,7 @@ fn a_task_may_end_the_process_with_a_code() {
 
 #[test]
 fn of_two_tasks_that_end_the_process_the_first_wins() {
+    let _tidy = tidy();
     let outcome = common::run("exit_in_two_tasks");
     assert!(matches!(outcome.status.code(), Some(3 | 4)), "{outcome:#?}");
     assert_eq!((outcome.count("task "), outcome.count("after")), (20, 1), "{outcome:#?}");
@@ -552,6 +583,7 @@ fn of_two_tasks_that_end_the_process_the_first_wins() {
 
 #[test]
 fn a_hook_may_end_the_process_with_a_code() {
+    let _tidy = tidy();
     assert_drains("exit_in_hook", 4);
     assert_drains("exit_in_last_hook", 4);
 }
@@ -559,12 +591,14 @@ fn a_hook_may_end_the_process_with_a_code() {
 #[cfg(feature = "exit-hook")]
 #[test]
 fn a_hook_that_calls_exit_while_the_process_exits_does_not_hang_it() {
+    let _tidy = tidy();
     assert_drains("exit_in_hook_at_exit", 5);
 }
 
 #[cfg(feature = "exit-hook")]
 #[test]
 fn a_task_may_call_process_exit() {
+    let _tidy = tidy();
     assert_drains("process_exit_in_task", 6);
     assert_drains("process_exit_in_task_with_queue_behind", 6);
     assert_drains("process_exit_in_task_during_shutdown", 6);
@@ -573,6 +607,7 @@ fn a_task_may_call_process_exit() {
 #[cfg(feature = "exit-hook")]
 #[test]
 fn a_hook_may_call_process_exit() {
+    let _tidy = tidy();
     assert_drains("process_exit_in_hook", 7);
     assert_drains("process_exit_in_last_hook", 7);
     assert_drains("process_exit_in_hook_of_private_registry", 7);
@@ -580,11 +615,13 @@ fn a_hook_may_call_process_exit() {
 
 #[test]
 fn a_task_may_shut_the_process_registry_down_and_main_goes_on() {
+    let _tidy = tidy();
     assert_drains("shutdown_in_task", 0);
 }
 
 #[test]
 fn a_guard_that_is_dropped_in_a_task_or_a_hook_hangs_nothing() {
+    let _tidy = tidy();
     assert_drains("guard_in_task", 0);
     let outcome = common::run("guard_in_hook");
     assert_eq!((outcome.status.code(), outcome.count("task ")), (Some(0), 20), "{outcome:#?}");

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Outcome;
+use common::{tidy, Outcome};
 use libc::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -112,6 +112,7 @@ const CODES: [(i32, i32); 3] = [(SIGTERM, 0), (SIGINT, 130), (SIGHUP, 129)];
 
 #[test]
 fn each_signal_drains_everything_in_order_and_has_its_exit_code() {
+    let _tidy = tidy();
     for (signal, code) in CODES {
         let outcome = run("signal_drains", &[], signal);
         assert_drained(&outcome, code);
@@ -124,6 +125,7 @@ fn each_signal_drains_everything_in_order_and_has_its_exit_code() {
 #[test]
 #[cfg(feature = "exit-hook")]
 fn the_code_is_the_signals_where_the_drain_lets_main_return() {
+    let _tidy = tidy();
     for _ in 0..10 {
         for (signal, code) in CODES {
             assert_drained(&run("signal_in_joining_main", &[], signal), code);
@@ -134,6 +136,7 @@ fn the_code_is_the_signals_where_the_drain_lets_main_return() {
 #[test]
 #[cfg(feature = "exit-hook")]
 fn a_signal_changes_nothing_while_main_is_in_the_exit_net() {
+    let _tidy = tidy();
     for signal in [SIGTERM, SIGHUP] {
         let mut running = Running::start("signal_in_returning_main", &[]);
         running.wait_for("busy");
@@ -147,6 +150,7 @@ fn a_signal_changes_nothing_while_main_is_in_the_exit_net() {
 #[test]
 #[cfg(feature = "exit-hook")]
 fn a_signal_may_meet_the_return_from_main() {
+    let _tidy = tidy();
     for signal in [SIGTERM, SIGHUP] {
         for _ in 0..runs(100) {
             let running = Running::start("signal_meets_return", &[]);
@@ -161,6 +165,7 @@ fn a_signal_may_meet_the_return_from_main() {
 
 #[test]
 fn work_that_a_deadline_cuts_off_makes_sigterm_exit_with_1() {
+    let _tidy = tidy();
     let outcome = run("signal_loses_work", &[], SIGTERM);
     outcome.assert_code(1).assert_silent();
     for (signal, code) in [(SIGINT, 130), (SIGHUP, 129)] {
@@ -170,6 +175,7 @@ fn work_that_a_deadline_cuts_off_makes_sigterm_exit_with_1() {
 
 #[test]
 fn exit_code_decides_with_the_report() {
+    let _tidy = tidy();
     for (signal, _) in CODES {
         let outcome = run("signal_with_code", &[], signal);
         assert_drained(&outcome, 42);
@@ -179,6 +185,7 @@ fn exit_code_decides_with_the_report() {
 
 #[test]
 fn a_panic_in_exit_code_counts_as_a_loss() {
+    let _tidy = tidy();
     for argument in ["park", if cfg!(feature = "exit-hook") { "join" } else { "park" }] {
         for (signal, code) in [(SIGTERM, 1), (SIGINT, 130), (SIGHUP, 129)] {
             let outcome = run("signal_with_panicking_code", &[argument], signal);
@@ -191,11 +198,13 @@ fn a_panic_in_exit_code_counts_as_a_loss() {
 
 #[test]
 fn exit_code_may_exit_by_itself() {
+    let _tidy = tidy();
     assert_drained(&run("signal_with_exiting_code", &[], SIGTERM), 43);
 }
 
 #[test]
 fn a_signal_before_any_pool_ends_the_process() {
+    let _tidy = tidy();
     for (signal, code) in CODES {
         run("signal_before_any_pool", &[], signal).assert_code(code).assert_silent();
     }
@@ -203,6 +212,7 @@ fn a_signal_before_any_pool_ends_the_process() {
 
 #[test]
 fn a_signal_ends_a_process_whose_main_is_blocked_in_read_line() {
+    let _tidy = tidy();
     for (signal, code) in CODES {
         assert_drained(&run("signal_in_read_line", &[], signal), code);
     }
@@ -210,6 +220,7 @@ fn a_signal_ends_a_process_whose_main_is_blocked_in_read_line() {
 
 #[test]
 fn signals_do_not_interrupt_system_calls() {
+    let _tidy = tidy();
     let outcome = Running::start("signal_in_system_calls", &[]).end();
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.count("Signal(15)"), 1, "{outcome:#?}");
@@ -217,6 +228,7 @@ fn signals_do_not_interrupt_system_calls() {
 
 #[test]
 fn an_exit_in_a_hook_or_a_task_comes_second_to_the_signal() {
+    let _tidy = tidy();
     for case in ["signal_and_hook_exits", "signal_and_task_exits"] {
         assert_drained(&run(case, &[], SIGINT), 130);
         if cfg!(feature = "exit-hook") {
@@ -230,6 +242,7 @@ fn an_exit_in_a_hook_or_a_task_comes_second_to_the_signal() {
 /// The drain hangs, and a SIGINT ends the process through `_exit`, whatever began the shutdown.
 #[test]
 fn a_second_sigint_ends_the_process_at_once() {
+    let _tidy = tidy();
     for first in [SIGINT, SIGTERM, SIGHUP] {
         let mut command = common::command("signal_after_shutdown_began");
         command.arg("signal");
@@ -243,6 +256,7 @@ fn a_second_sigint_ends_the_process_at_once() {
 
 #[test]
 fn a_first_sigint_does_so_after_shutdown_has_begun() {
+    let _tidy = tidy();
     let net = ["return", "exit", "process::exit"];
     let mut ways = vec!["request", "shutdown"];
     if cfg!(feature = "exit-hook") {
@@ -266,6 +280,7 @@ fn assert_forced(running: Running) {
 
 #[test]
 fn repeated_sigterms_and_sighups_change_nothing() {
+    let _tidy = tidy();
     let mut running = Running::start("signal_amid_work", &[]);
     running.send(SIGTERM);
     for stage in ["before", "busy", "after"] {
@@ -282,6 +297,7 @@ fn repeated_sigterms_and_sighups_change_nothing() {
 
 #[test]
 fn a_sigint_while_hooks_run_is_a_second_one() {
+    let _tidy = tidy();
     for stage in ["before", "after"] {
         let mut running = Running::start("signal_amid_work", &[]);
         running.send(SIGTERM);
@@ -299,6 +315,7 @@ fn a_sigint_while_hooks_run_is_a_second_one() {
 
 #[test]
 fn a_storm_of_a_thousand_signals_is_one_shutdown() {
+    let _tidy = tidy();
     for signals in [&[SIGTERM][..], &[SIGTERM, SIGHUP]] {
         let mut running = Running::start("signal_amid_work", &[]);
         for n in 0..1000 {
@@ -325,6 +342,7 @@ fn a_storm_of_a_thousand_signals_is_one_shutdown() {
 /// The callback finds the number of the very signal that it was called for, though its logger panics each time.
 #[test]
 fn each_of_500_signals_in_a_row_is_reported_by_its_number() {
+    let _tidy = tidy();
     let mut running = Running::start("signal_log", &[]);
     let (mut random, mut sent) = (random(), Vec::new());
     for _ in 0..500 {
@@ -343,6 +361,7 @@ fn each_of_500_signals_in_a_row_is_reported_by_its_number() {
 
 #[test]
 fn a_request_leaves_the_end_to_main() {
+    let _tidy = tidy();
     for (signal, _) in CODES {
         let outcome = run("signal_requests", &[], signal);
         assert_drained(&outcome, 7);
@@ -353,11 +372,13 @@ fn a_request_leaves_the_end_to_main() {
 #[test]
 #[cfg(feature = "exit-hook")]
 fn a_main_that_returns_after_a_request_has_its_own_code() {
+    let _tidy = tidy();
     assert_drained(&run("signal_requests", &["return"], SIGINT), 0);
 }
 
 #[test]
 fn an_exit_in_a_hook_ends_the_process_after_a_request() {
+    let _tidy = tidy();
     assert_drained(&run("signal_requests_and_hook_exits", &[], SIGTERM), 8);
 }
 
@@ -365,6 +386,7 @@ fn an_exit_in_a_hook_ends_the_process_after_a_request() {
 
 #[test]
 fn nothing_is_handled_unless_it_is_asked_for() {
+    let _tidy = tidy();
     for (signal, _) in CODES {
         assert_killed(&run("signal_not_asked_for", &[], signal), signal);
     }
@@ -372,6 +394,7 @@ fn nothing_is_handled_unless_it_is_asked_for() {
 
 #[test]
 fn a_second_installation_is_refused_and_the_first_stays() {
+    let _tidy = tidy();
     for (signal, code) in CODES {
         assert_drained(&run("signal_install_twice", &[], signal), code);
     }
@@ -379,16 +402,19 @@ fn a_second_installation_is_refused_and_the_first_stays() {
 
 #[test]
 fn a_plain_handler_for_any_of_the_signals_is_left_alone() {
+    let _tidy = tidy();
     assert_drained(&run("signal_and_plain_handler", &[], SIGTERM), 0);
 }
 
 #[test]
 fn handlers_of_signal_hook_are_left_alone() {
+    let _tidy = tidy();
     assert_killed(&run("signal_and_signal_hook", &[], SIGINT), SIGINT);
 }
 
 #[test]
 fn handlers_of_tokio_and_ctrlc_are_left_alone() {
+    let _tidy = tidy();
     for case in ["signal_and_tokio", "signal_and_ctrlc"] {
         Running::start(case, &[]).end().assert_code(0).assert_silent();
     }
@@ -396,6 +422,7 @@ fn handlers_of_tokio_and_ctrlc_are_left_alone() {
 
 #[test]
 fn handlers_that_come_later_and_call_ours_work_beside_them() {
+    let _tidy = tidy();
     Running::start("signal_and_later_handlers", &[]).end().assert_code(0).assert_silent();
 }
 
@@ -419,11 +446,13 @@ fn shell(script: &str) -> Command {
 
 #[test]
 fn sighup_stays_ignored_under_nohup() {
+    let _tidy = tidy();
     assert_ignores(Running::command(shell("exec nohup \"$1\" signal_with_code")), SIGHUP);
 }
 
 #[test]
 fn sigint_stays_ignored_in_the_background_of_a_shell() {
+    let _tidy = tidy();
     assert_ignores(Running::command(shell("\"$1\" signal_with_code & wait $!")), SIGINT);
 }
 
@@ -432,6 +461,7 @@ fn sigint_stays_ignored_in_the_background_of_a_shell() {
 #[test]
 #[cfg(target_os = "linux")]
 fn an_installation_that_fails_half_way_changes_nothing() {
+    let _tidy = tidy();
     for (signal, _) in CODES {
         assert_killed(&run("signal_no_thread_to_install", &[], signal), signal);
     }
@@ -440,6 +470,7 @@ fn an_installation_that_fails_half_way_changes_nothing() {
 #[test]
 #[cfg(target_os = "linux")]
 fn an_installation_that_failed_may_be_tried_again() {
+    let _tidy = tidy();
     for (signal, code) in CODES {
         assert_drained(&run("signal_no_thread_to_install", &["retry"], signal), code);
     }
@@ -448,6 +479,7 @@ fn an_installation_that_failed_may_be_tried_again() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_shutdown_that_can_have_no_thread_runs_all_the_same_and_can_be_forced() {
+    let _tidy = tidy();
     for forced in [false, true] {
         let mut running = Running::start("signal_no_thread_to_wind_down", &[]);
         running.send(SIGTERM);
@@ -466,6 +498,7 @@ fn a_shutdown_that_can_have_no_thread_runs_all_the_same_and_can_be_forced() {
 
 #[test]
 fn a_forked_child_is_not_deaf() {
+    let _tidy = tidy();
     let outcome = common::run("signal_children");
     outcome.assert_code(129).assert_silent();
     for (signal, _) in CODES {
@@ -486,6 +519,7 @@ fn a_forked_child_is_not_deaf() {
 
 #[test]
 fn nor_is_one_that_is_forked_in_the_shutdown_for_a_signal() {
+    let _tidy = tidy();
     let outcome = common::run("signal_children_in_hook");
     outcome.assert_code(0).assert_silent();
     for (signal, _) in CODES {
@@ -496,6 +530,7 @@ fn nor_is_one_that_is_forked_in_the_shutdown_for_a_signal() {
 
 #[test]
 fn nor_is_one_robbed_of_the_handlers_that_it_brings() {
+    let _tidy = tidy();
     let outcome = Running::start("signal_and_handlers_of_a_child", &[]).end();
     outcome.assert_code(0).assert_silent();
     outcome.position("child: code 0");
@@ -506,6 +541,7 @@ fn nor_is_one_robbed_of_the_handlers_that_it_brings() {
 /// A signal at a random microsecond: each task that was accepted has run, and once.
 #[test]
 fn the_journals_of_accepted_and_finished_tasks_agree() {
+    let _tidy = tidy();
     const SUBMITTERS: usize = 3;
 
     let mut tasks = 0;
@@ -531,6 +567,50 @@ fn the_journals_of_accepted_and_finished_tasks_agree() {
     }
     println!("{tasks} tasks");
     assert!(tasks > runs(50) * 10, "only {tasks} tasks: nothing was tested");
+}
+
+// ---- what is left ----
+
+#[test]
+fn a_signal_ends_a_process_whose_main_sleeps() {
+    let _tidy = tidy();
+    for (signal, code) in CODES {
+        assert_drained(&run("signal_in_sleep", &[], signal), code);
+    }
+}
+
+/// One that comes when `main` has returned is a second one and forces the end, which may cost tasks. Else none is lost.
+#[test]
+#[cfg(feature = "exit-hook")]
+fn a_sigint_may_meet_the_return_from_main() {
+    let _tidy = tidy();
+    for _ in 0..runs(100) {
+        let running = Running::start("signal_meets_return", &[]);
+        spin(random() % 500);
+        running.send(SIGINT);
+        let outcome = running.end();
+        outcome.assert_silent();
+        match outcome.status.code() {
+            Some(0) => assert_drained(&outcome, 0),
+            code => assert!(code == Some(130) && outcome.count("task ") <= 60, "{outcome:#?}"),
+        }
+    }
+}
+
+#[test]
+fn hooks_run_once_over_a_signal_and_every_other_end() {
+    let _tidy = tidy();
+    let outcome = common::run("signal_with_every_other_end");
+    assert_drained(&outcome, 0);
+    assert_eq!((outcome.count("before"), outcome.count("after")), (1, 1), "{outcome:#?}");
+}
+
+#[test]
+fn neither_the_handlers_nor_the_shutdown_need_a_descriptor() {
+    let _tidy = tidy();
+    for (signal, code) in CODES {
+        assert_drained(&run("signal_without_descriptors", &[], signal), code);
+    }
 }
 
 /// A folder for one run's journals, removed unless the test fails.

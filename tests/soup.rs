@@ -5,7 +5,8 @@ mod common;
 #[path = "soup/mod.rs"]
 mod soup;
 
-use std::panic::{catch_unwind, resume_unwind};
+use common::{tidy, Tidy};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, fs};
@@ -18,12 +19,15 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
-/// Each play begins with [`tidy`](common::tidy), and so leaves nothing behind either.
-fn play(bytes: &[u8], how: &str) {
-    if let Err(payload) = catch_unwind(|| soup::play(bytes)) {
+fn play(tidy: &Tidy, bytes: &[u8], how: &str) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| soup::play(bytes, tidy))) {
         eprintln!("to play it again: {how} cargo test --test soup random");
         resume_unwind(payload);
     }
+}
+
+fn play_file(tidy: &Tidy, file: &Path) {
+    play(tidy, &fs::read(file).unwrap(), &format!("WINDDOWN_INPUT={}", file.display()));
 }
 
 /// As many bytes as make a programme of some dozens of tasks, the same for the same seed.
@@ -40,49 +44,50 @@ fn bytes_of(seed: u64) -> Vec<u8> {
     (0..length).map(|_| next() as u8).collect()
 }
 
-fn play_seed(seed: u64) {
-    play(&bytes_of(seed), &format!("WINDDOWN_SEED={seed}"));
+fn play_seed(tidy: &Tidy, seed: u64) {
+    play(tidy, &bytes_of(seed), &format!("WINDDOWN_SEED={seed}"));
 }
 
 #[test]
 fn random_programmes_keep_every_promise() {
+    let _tidy = tidy();
     let time = number("WINDDOWN_SOUP").map(Duration::from_secs);
     let start = Instant::now();
-    let again = || time.is_some_and(|time| start.elapsed() < time);
+    let mut plays = 0;
+    let mut goes_on = |least| {
+        plays += 1;
+        plays == 1 || start.elapsed() < time.unwrap_or(least)
+    };
     if let Some(file) = env::var_os("WINDDOWN_INPUT") {
-        let bytes = fs::read(&file).unwrap();
-        play(&bytes, &format!("WINDDOWN_INPUT={}", file.to_string_lossy()));
-        while again() {
-            play(&bytes, &format!("WINDDOWN_INPUT={}", file.to_string_lossy()));
+        while goes_on(Duration::ZERO) {
+            play_file(&_tidy, Path::new(&file));
         }
-        return;
-    }
-    if let Some(seed) = number("WINDDOWN_SEED") {
-        play_seed(seed);
-        while again() {
-            play_seed(seed);
+    } else if let Some(seed) = number("WINDDOWN_SEED") {
+        while goes_on(Duration::ZERO) {
+            play_seed(&_tidy, seed);
         }
-        return;
+    } else {
+        let base = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let mut seeds = base..;
+        while goes_on(SHORT) {
+            play_seed(&_tidy, seeds.next().unwrap());
+        }
+        println!("{} programmes from {base} on", seeds.start - base);
     }
-    let base = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let mut seeds = base..;
-    while start.elapsed() < time.unwrap_or(SHORT) {
-        play_seed(seeds.next().unwrap());
-    }
-    println!("{} programmes from {base} on", seeds.start - base);
 }
 
 #[test]
 fn fixed_programmes_keep_every_promise() {
-    (0..40).for_each(play_seed);
+    let _tidy = tidy();
+    (0..40).for_each(|seed| play_seed(&_tidy, seed));
 }
 
 /// What the fuzzer has found to be worth keeping; published packages do not have it.
 #[test]
 fn the_corpus_of_the_fuzzer_keeps_every_promise() {
+    let _tidy = tidy();
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/soup");
     for file in fs::read_dir(corpus).into_iter().flatten() {
-        let file = file.unwrap().path();
-        play(&fs::read(&file).unwrap(), &format!("WINDDOWN_INPUT={}", file.display()));
+        play_file(&_tidy, &file.unwrap().path());
     }
 }

@@ -2,18 +2,18 @@
 
 mod common;
 
-use common::{assert_adds_up, meet, pool_in, within};
+use common::{assert_adds_up, meet, pool_in, registry, tidy, within};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
-use winddown::{Pool, Registry};
+use winddown::Pool;
 
 const WIDTHS: [usize; 4] = [1, 2, 4, 16];
 
 fn pool(width: usize) -> Pool {
-    pool_in(&Registry::new(), width)
+    pool_in(&registry(), width)
 }
 
 /// The next of a sequence that looks random enough: an xorshift.
@@ -77,19 +77,25 @@ impl Count {
 
 #[test]
 fn many_producers_their_follow_ups_and_a_close_lose_no_task() {
+    let _tidy = tidy();
     within(|| {
         let mut seed = 0x5eed;
         for round in 0..40 {
             let pool = pool(WIDTHS[round % WIDTHS.len()]);
             let count = Arc::new(Count::default());
-            let start = Arc::new(Barrier::new(4));
+            let start = Arc::new(Barrier::new(3));
+            let close_after = next(&mut seed) % 200;
+            let (close, may_close) = mpsc::channel();
             let producers = [0, 1, 2].map(|depth| {
-                let (pool, count, start) = (pool.clone(), count.clone(), start.clone());
+                let (pool, count, start, close) = (pool.clone(), count.clone(), start.clone(), close.clone());
                 thread::spawn(move || {
                     meet(&start);
                     // No more than the others can keep up with.
                     let mut sent = 0_usize;
                     while count.submit(&pool, depth) {
+                        if sent == close_after {
+                            close.send(()).unwrap();
+                        }
                         sent += 1;
                         while count.ran.load(SeqCst) + 100 < sent && !pool.is_closed() {
                             thread::yield_now();
@@ -97,8 +103,7 @@ fn many_producers_their_follow_ups_and_a_close_lose_no_task() {
                     }
                 })
             });
-            meet(&start);
-            (0..next(&mut seed) % 40).for_each(|_| thread::yield_now());
+            may_close.recv().unwrap(); // All of them are at it.
             pool.close();
             producers.into_iter().for_each(|producer| producer.join().unwrap());
             let stats = pool.shutdown().stats().clone();
@@ -111,6 +116,7 @@ fn many_producers_their_follow_ups_and_a_close_lose_no_task() {
 
 #[test]
 fn every_task_of_a_burst_runs_though_workers_have_dozed_or_slept_since_the_last() {
+    let _tidy = tidy();
     within(|| {
         let mut seed = 0xb0b;
         for width in WIDTHS {
@@ -162,6 +168,7 @@ fn run_behind_a_long_task(prepare: impl Fn(&Pool, &Sender<()>, &Receiver<()>) + 
 
 #[test]
 fn a_sleeping_worker_comes_for_what_lies_behind_a_long_task() {
+    let _tidy = tidy();
     run_behind_a_long_task(|pool, _, _| {
         while pool.stats().idle < 2 {
             thread::yield_now();
@@ -171,6 +178,7 @@ fn a_sleeping_worker_comes_for_what_lies_behind_a_long_task() {
 
 #[test]
 fn a_lingering_worker_comes_for_what_lies_behind_a_long_task() {
+    let _tidy = tidy();
     run_behind_a_long_task(|pool, done, is_done| {
         pool.execute(reporter(done)).unwrap();
         await_one(is_done);
@@ -179,6 +187,7 @@ fn a_lingering_worker_comes_for_what_lies_behind_a_long_task() {
 
 #[test]
 fn a_dozing_worker_comes_for_what_lies_behind_a_long_task() {
+    let _tidy = tidy();
     run_behind_a_long_task(|pool, done, is_done| {
         // A stream of tasks that one of two keeps up with: the other looks away for a while.
         (0..300).for_each(|_| pool.execute(reporter(done)).unwrap());
@@ -188,6 +197,7 @@ fn a_dozing_worker_comes_for_what_lies_behind_a_long_task() {
 
 #[test]
 fn a_busy_worker_comes_for_what_lies_behind_a_long_task() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let mut gates = occupy_all(&pool, 2);
@@ -236,6 +246,7 @@ impl Drop for Chains {
 
 #[test]
 fn endless_chains_of_follow_ups_do_not_starve_those_outside() {
+    let _tidy = tidy();
     within(|| {
         for width in [1, 2] {
             let pool = pool(width);
@@ -253,6 +264,7 @@ fn endless_chains_of_follow_ups_do_not_starve_those_outside() {
 
 #[test]
 fn an_endless_chain_of_follow_ups_does_not_starve_those_of_a_task_that_waits_for_them() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         drop(occupy_all(&pool, 2));
@@ -274,6 +286,7 @@ fn an_endless_chain_of_follow_ups_does_not_starve_those_of_a_task_that_waits_for
 
 #[test]
 fn an_endless_stream_from_outside_does_not_starve_those_of_a_task_that_waits_for_them() {
+    let _tidy = tidy();
     within(|| {
         let pool = pool(2);
         let (began, has_begun) = mpsc::channel();
@@ -332,6 +345,7 @@ fn is_over_of(queued: &AtomicUsize) -> bool {
 
 #[test]
 fn a_task_may_submit_more_follow_ups_than_its_worker_has_room_for() {
+    let _tidy = tidy();
     const FOLLOW_UPS: usize = 10_000;
     within(|| {
         for width in WIDTHS {
@@ -359,6 +373,7 @@ fn a_task_may_submit_more_follow_ups_than_its_worker_has_room_for() {
 
 #[test]
 fn one_thread_keeps_its_order_when_a_task_in_a_batch_is_blocked_and_comes_back() {
+    let _tidy = tidy();
     within(|| {
         for _ in 0..20 {
             let (pool, other) = (pool(1), pool(1));

@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::{assert_adds_up, within};
+use common::{assert_adds_up, registry, tidy, within};
 use std::any::Any;
 use std::panic::Location;
 use std::sync::mpsc::{channel, Receiver, Sender, TryRecvError};
 use std::sync::Mutex;
 use std::thread::{self, ThreadId};
 use std::time::Duration;
-use winddown::{task, Pool, PoolBuilder, Registry, RunningTask, WhenFull};
+use winddown::{task, Pool, PoolBuilder, RunningTask, WhenFull};
 
 /// What a callback was told.
 struct Told {
@@ -19,7 +19,7 @@ struct Told {
 }
 
 fn builder(max_threads: usize) -> PoolBuilder {
-    Pool::builder().registry(&Registry::new()).max_threads(max_threads)
+    Pool::builder().registry(&registry()).max_threads(max_threads)
 }
 
 /// Has a pool tell of its panics.
@@ -49,6 +49,7 @@ fn occupy(pool: &Pool, f: impl FnOnce() + Send + 'static) -> Sender<()> {
 
 #[test]
 fn a_panic_that_no_handle_receives_is_told_with_the_task_and_what_it_panicked_with() {
+    let _tidy = tidy();
     within(|| {
         let (pool, told) = telling(builder(1).name("mail"));
         let here = Location::caller().line();
@@ -73,6 +74,7 @@ fn a_panic_that_no_handle_receives_is_told_with_the_task_and_what_it_panicked_wi
 
 #[test]
 fn it_is_told_of_a_spawned_task_only_if_its_handle_was_dropped_before() {
+    let _tidy = tidy();
     within(|| {
         let (pool, told) = telling(builder(1));
         let (go, wait) = channel::<()>();
@@ -100,6 +102,7 @@ fn it_is_told_of_a_spawned_task_only_if_its_handle_was_dropped_before() {
 
 #[test]
 fn it_is_told_whatever_way_the_task_took() {
+    let _tidy = tidy();
     within(|| {
         let (pool, told) = telling(builder(1).queue_capacity(1).when_full(WhenFull::CallerRuns));
         pool.limit(1).execute(|| panic!("limited")).unwrap();
@@ -130,6 +133,7 @@ fn it_is_told_whatever_way_the_task_took() {
 
 #[test]
 fn a_task_that_was_handed_back_is_not_the_pools_business() {
+    let _tidy = tidy();
     within(|| {
         let (pool, told) = telling(builder(1));
         let (other, others) = telling(builder(1));
@@ -155,6 +159,7 @@ fn a_task_that_was_handed_back_is_not_the_pools_business() {
 
 #[test]
 fn the_log_names_the_panic_all_the_same_and_one_of_the_callback_too() {
+    let _tidy = tidy();
     within(|| {
         let log = common::listen();
         let pool =
@@ -199,6 +204,7 @@ fn pausing(
 
 #[test]
 fn a_task_runs_until_the_callback_has_returned() {
+    let _tidy = tidy();
     within(|| {
         for is_spawned in [false, true] {
             let (pool, has_begun, go) = pausing(builder(1), || ());
@@ -228,6 +234,7 @@ fn a_task_runs_until_the_callback_has_returned() {
 
 #[test]
 fn a_shutdown_waits_for_the_callback_and_runs_what_it_submits() {
+    let _tidy = tidy();
     within(|| {
         let (ran, has_run) = channel();
         let ran = Mutex::new(ran);
@@ -236,7 +243,7 @@ fn a_shutdown_waits_for_the_callback_and_runs_what_it_submits() {
             let pool = Pool::current().expect("it is a part of the task");
             pool.execute(move || ran.send("retried").unwrap()).expect("a follow-up");
         };
-        let registry = Registry::new();
+        let registry = registry();
         let (pool, has_begun, go) = pausing(Pool::builder().registry(&registry).max_threads(1), retry);
         pool.execute(|| panic!("no luck")).unwrap();
         has_begun.recv().unwrap();
@@ -254,6 +261,7 @@ fn a_shutdown_waits_for_the_callback_and_runs_what_it_submits() {
 
 #[test]
 fn a_callback_that_hangs_is_abandoned_with_its_task_at_the_deadline() {
+    let _tidy = tidy();
     within(|| {
         let (pool, has_begun, go) = pausing(builder(1), || ());
         pool.execute(|| panic!("no luck")).unwrap();
@@ -269,8 +277,9 @@ fn a_callback_that_hangs_is_abandoned_with_its_task_at_the_deadline() {
 
 #[test]
 fn a_callback_may_shut_its_pool_and_its_registry_down() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let of_callback = registry.clone();
         let (done, is_done) = channel();
         let done = Mutex::new(done);
@@ -291,6 +300,7 @@ fn a_callback_may_shut_its_pool_and_its_registry_down() {
 
 #[test]
 fn the_callback_is_there_for_the_last_task_and_its_captures_are_gone_after_it() {
+    let _tidy = tidy();
     within(|| {
         let (pool, told) = telling(builder(1).queue_capacity(1).when_full(WhenFull::CallerRuns));
         let go = occupy(&pool, || ());

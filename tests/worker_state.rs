@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, meet, pool_in, within};
+use common::{assert_adds_up, meet, pool_in, registry, tidy, within};
 use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use winddown::{task, HookOutcome, Pool, PoolBuilder, Registry, RejectReason, WhenFull};
 
 fn builder(max_threads: usize) -> PoolBuilder {
-    Pool::builder().registry(&Registry::new()).max_threads(max_threads)
+    Pool::builder().registry(&registry()).max_threads(max_threads)
 }
 
 /// A pool whose threads count the tasks that look.
@@ -46,6 +46,7 @@ fn note(journal: &Journal, what: &'static str) {
 
 #[test]
 fn each_worker_makes_its_state_once_and_drops_it_between_its_last_task_and_its_last_callback() {
+    let _tidy = tidy();
     within(|| {
         let journal = Journal::default();
         let [starts, makes, stops] = [(); 3].map(|()| journal.clone());
@@ -81,6 +82,7 @@ fn each_worker_makes_its_state_once_and_drops_it_between_its_last_task_and_its_l
 
 #[test]
 fn the_tasks_of_a_worker_find_what_those_before_have_left() {
+    let _tidy = tidy();
     within(|| {
         let pool = counting(1);
         let counts: Vec<_> = (0..5).map(|_| pool.spawn(count).unwrap()).collect();
@@ -91,6 +93,7 @@ fn the_tasks_of_a_worker_find_what_those_before_have_left() {
 
 #[test]
 fn there_is_no_state_of_another_type_nor_without_one_nor_outside_of_a_worker() {
+    let _tidy = tidy();
     within(|| {
         let pool = counting(1);
         assert_eq!(
@@ -98,7 +101,7 @@ fn there_is_no_state_of_another_type_nor_without_one_nor_outside_of_a_worker() {
             None
         );
         assert_eq!(pool.spawn(count).unwrap().join().unwrap(), Some(1), "the other one is still there");
-        assert_eq!(pool_in(&Registry::new(), 1).spawn(count).unwrap().join().unwrap(), None);
+        assert_eq!(pool_in(&registry(), 1).spawn(count).unwrap().join().unwrap(), None);
         assert_eq!(count(), None);
         let plain = pool.spawn(|| thread::spawn(count).join().unwrap());
         assert_eq!(plain.unwrap().join().unwrap(), None, "on a thread that a task has made");
@@ -107,6 +110,7 @@ fn there_is_no_state_of_another_type_nor_without_one_nor_outside_of_a_worker() {
 
 #[test]
 fn the_callbacks_around_a_state_find_none_and_neither_does_what_makes_and_drops_it() {
+    let _tidy = tidy();
     struct Looks(Sender<Option<u32>>);
     impl Drop for Looks {
         fn drop(&mut self) {
@@ -139,6 +143,7 @@ fn the_callbacks_around_a_state_find_none_and_neither_does_what_makes_and_drops_
 
 #[test]
 fn a_state_that_is_in_use_is_not_given_out_again() {
+    let _tidy = tidy();
     within(|| {
         let pool = counting(1);
         let inside = |_: &mut u32| {
@@ -152,6 +157,7 @@ fn a_state_that_is_in_use_is_not_given_out_again() {
 
 #[test]
 fn a_task_that_is_joined_in_place_finds_the_state_of_its_thread() {
+    let _tidy = tidy();
     within(|| {
         let pool = counting(1);
         let parent = || {
@@ -164,6 +170,7 @@ fn a_task_that_is_joined_in_place_finds_the_state_of_its_thread() {
 
 #[test]
 fn a_panic_in_with_state_goes_on_into_the_task_and_the_state_stays_usable() {
+    let _tidy = tidy();
     within(|| {
         let pool = counting(1);
         let fail = |count: &mut u32| {
@@ -181,9 +188,10 @@ fn a_panic_in_with_state_goes_on_into_the_task_and_the_state_stays_usable() {
 
 #[test]
 fn a_pool_whose_state_cannot_be_made_is_broken() {
+    let _tidy = tidy();
     within(|| {
         let log = common::listen();
-        let registry = Registry::new();
+        let registry = registry();
         let (go, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
         let make = move || -> u32 {
@@ -212,6 +220,7 @@ fn a_pool_whose_state_cannot_be_made_is_broken() {
 
 #[test]
 fn a_second_worker_without_a_state_breaks_the_pool_and_the_first_one_ends_its_task() {
+    let _tidy = tidy();
     within(|| {
         let made = AtomicUsize::new(0);
         let make = move || assert_eq!(made.fetch_add(1, SeqCst), 0, "one connection is all there is");
@@ -235,6 +244,7 @@ fn a_second_worker_without_a_state_breaks_the_pool_and_the_first_one_ends_its_ta
 
 #[test]
 fn a_state_whose_drop_panics_costs_nothing() {
+    let _tidy = tidy();
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -255,6 +265,7 @@ fn a_state_whose_drop_panics_costs_nothing() {
 
 #[test]
 fn an_idle_worker_takes_its_state_along_and_the_next_one_makes_its_own() {
+    let _tidy = tidy();
     struct Tells(Sender<()>);
     impl Drop for Tells {
         fn drop(&mut self) {
@@ -276,8 +287,9 @@ fn an_idle_worker_takes_its_state_along_and_the_next_one_makes_its_own() {
 
 #[test]
 fn a_substitute_makes_a_state_of_its_own() {
+    let _tidy = tidy();
     within(|| {
-        let registry = Registry::new();
+        let registry = registry();
         let pool = Pool::builder().registry(&registry).max_threads(1).worker_state(|| 0_u32).build().unwrap();
         let (go, wait) = channel::<()>();
         let in_task = registry.clone();
@@ -297,7 +309,7 @@ fn a_substitute_makes_a_state_of_its_own() {
 /// A pool of one thread with three tasks, whose state is made by `make`: then everything ends.
 fn make_while_draining(make: impl Fn(&Registry, &Pool) + Send + Sync + 'static) -> (Pool, [bool; 3]) {
     within(move || {
-        let registry = Registry::new();
+        let registry = registry();
         let of_state = registry.clone();
         let itself = Arc::new(OnceLock::<Pool>::new());
         let all_queued = itself.clone();
@@ -326,6 +338,7 @@ fn make_while_draining(make: impl Fn(&Registry, &Pool) + Send + Sync + 'static) 
 
 #[test]
 fn what_makes_a_state_may_call_shutdown() {
+    let _tidy = tidy();
     let (pool, _) = make_while_draining(|registry, _| drop(registry.shutdown()));
     assert_eq!(pool.stats().accepted, 3);
     let (pool, _) = make_while_draining(|_, pool| drop(pool.shutdown()));
@@ -336,12 +349,14 @@ fn what_makes_a_state_may_call_shutdown() {
 
 #[test]
 fn what_makes_a_state_and_waits_for_the_tasks_behind_it_starts_no_thread_upon_thread() {
+    let _tidy = tidy();
     let (pool, _) = make_while_draining(|_, pool| pool.wait_idle());
     assert!(pool.stats().peak_threads <= 2, "{:?}", pool.stats());
 }
 
 #[test]
 fn a_state_may_call_shutdown_when_it_is_dropped() {
+    let _tidy = tidy();
     struct Asks(Registry, Option<Pool>);
     impl Drop for Asks {
         fn drop(&mut self) {
@@ -353,7 +368,7 @@ fn a_state_may_call_shutdown_when_it_is_dropped() {
     }
     within(|| {
         for with_pool in [false, true] {
-            let registry = Registry::new();
+            let registry = registry();
             let of_state = registry.clone();
             let builder = Pool::builder().registry(&registry).max_threads(2);
             let pool = builder.worker_state(move || Asks(of_state.clone(), None)).build().unwrap();
@@ -374,6 +389,7 @@ fn a_state_may_call_shutdown_when_it_is_dropped() {
 
 #[test]
 fn a_shutdown_waits_for_states_to_be_dropped() {
+    let _tidy = tidy();
     struct Slow(Arc<AtomicUsize>);
     impl Drop for Slow {
         fn drop(&mut self) {
@@ -383,7 +399,7 @@ fn a_shutdown_waits_for_states_to_be_dropped() {
     }
     within(|| {
         for _ in 0..20 {
-            let registry = Registry::new();
+            let registry = registry();
             let dropped = Arc::new(AtomicUsize::new(0));
             let of_state = dropped.clone();
             let builder = Pool::builder().registry(&registry).max_threads(2);
@@ -403,6 +419,7 @@ fn a_shutdown_waits_for_states_to_be_dropped() {
 
 #[test]
 fn a_task_that_its_submitter_runs_finds_no_state() {
+    let _tidy = tidy();
     within(|| {
         let builder = builder(1).queue_capacity(1).when_full(WhenFull::CallerRuns);
         let pool = builder.worker_state(|| 0_u32).build().unwrap();
@@ -429,6 +446,7 @@ fn a_task_that_its_submitter_runs_finds_no_state() {
 
 #[test]
 fn a_task_that_was_handed_back_finds_no_state_wherever_it_is_run() {
+    let _tidy = tidy();
     within(|| {
         let pool = counting(1);
         let (started, has_started) = channel();
@@ -454,6 +472,7 @@ fn a_task_that_was_handed_back_finds_no_state_wherever_it_is_run() {
 
 #[test]
 fn the_process_may_end_while_a_state_is_made_or_dropped() {
+    let _tidy = tidy();
     common::run("exit_in_worker_state").assert_code(6).assert_silent();
     let outcome = common::run("exit_in_drop_of_worker_state");
     outcome.assert_code(7).assert_silent();
@@ -463,6 +482,7 @@ fn the_process_may_end_while_a_state_is_made_or_dropped() {
 #[cfg(feature = "exit-hook")]
 #[test]
 fn states_are_dropped_before_the_process_is_gone() {
+    let _tidy = tidy();
     let outcome = common::run("worker_state_at_exit");
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.stdout, "task\ndropped\n");
@@ -471,6 +491,7 @@ fn states_are_dropped_before_the_process_is_gone() {
 #[cfg(unix)]
 #[test]
 fn a_forked_child_does_not_drop_the_states_of_its_parent() {
+    let _tidy = tidy();
     let outcome = common::run("fork_with_worker_state");
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.stdout, "child: code 0\ndropped in parent\n");
@@ -479,5 +500,6 @@ fn a_forked_child_does_not_drop_the_states_of_its_parent() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_blocked_worker_lends_its_state_to_what_it_runs_meanwhile() {
+    let _tidy = tidy();
     common::run("no_substitute_worker_state").assert_code(0).assert_silent();
 }

@@ -6,12 +6,17 @@ mod common;
 #[path = "../../tests/soup/mod.rs"]
 mod soup;
 
+use common::Tidy;
 use libfuzzer_sys::fuzz_target;
+
+thread_local! {
+    static TIDY: Tidy = common::tidy();
+}
 
 fuzz_target!(
     init: {
         // The fuzzer's own ends the process at any panic, and tasks that panic are part of the programmes.
         drop(std::panic::take_hook());
     },
-    |input: &[u8]| soup::play(input)
+    |input: &[u8]| TIDY.with(|tidy| soup::play(input, tidy))
 );

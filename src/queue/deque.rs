@@ -19,13 +19,14 @@
 
 use super::injector::{Draft, Front, Pushed};
 use super::{BELL, CROWD, GATE};
-use crate::sync::shared::{AtomicBool, AtomicU64, Ordering, Padded, Patience, UnsafeCell};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Padded, Patience, UnsafeCell};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// How many items fit in.
-pub(super) const CAP: u16 = if cfg!(winddown_model) { 2 } else { 256 };
+pub(super) const CAP: u16 = if crate::sync::IS_MODEL { 2 } else { 256 };
 
 pub(crate) struct Deque<T> {
     /// The id of the front with which others take from it.

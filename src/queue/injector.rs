@@ -26,12 +26,13 @@
 #![allow(unsafe_code)]
 
 use super::{BELL, FLAGS, GATE};
-use crate::sync::shared::{AtomicBool, AtomicPtr, AtomicU64, Ordering, Padded, Patience, UnsafeCell};
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{Padded, Patience, UnsafeCell};
 use std::mem::MaybeUninit;
 use std::ptr;
 
 /// Positions in a block.
-const LAP: u64 = if cfg!(winddown_model) { 3 } else { 128 };
+const LAP: u64 = if crate::sync::IS_MODEL { 3 } else { 128 };
 /// Slots in a block.
 const CAP: u64 = LAP - 1;
 const ONE: u64 = FLAGS + 1;

@@ -5,7 +5,7 @@
 //! boxed by its submitter and travels as that box. This is the crate's unsafe core; everything about a closure's bytes is here.
 #![allow(unsafe_code)]
 
-#[cfg(any(all(test, not(winddown_model)), fuzzing))]
+#[cfg(any(all(test, not(any(winddown_loom, winddown_shuttle))), fuzzing))]
 pub(crate) mod soup;
 
 use super::deque::OwnEnd;
@@ -256,7 +256,7 @@ impl<C: 'static, W: Work<C>> Inline<W, C> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(winddown_loom, winddown_shuttle))))]
 mod tests {
     use super::super::injector::{Injector, Pushed};
     use super::*;

@@ -9,10 +9,11 @@
 //! At `cancel_at` queued tasks are cancelled and running ones told; at `abandon_at` running ones are given up; what
 //! is left joins the workers that can be joined and runs post-join hooks.
 
-use parking_lot::Mutex;
+use crate::sync::Instant;
+use crate::sync::LeafMutex as Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const LONGEST_RESERVE: Duration = Duration::from_secs(2);
 
@@ -105,7 +106,7 @@ impl Budget {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(winddown_loom, winddown_shuttle))))]
 mod tests {
     use super::*;
 

@@ -19,11 +19,13 @@ use super::helper::{Helper, Pending};
 use super::member::{Circle, Doomed, Member};
 use crate::contain;
 use crate::context::{self, HookHost};
-use crate::sync::{sooner, Event};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::event::Event;
+use crate::sync::sooner;
+use crate::sync::Instant;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const FIRST_WARNING: Duration = Duration::from_secs(5);
 

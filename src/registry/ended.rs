@@ -1,10 +1,10 @@
 //! Worker threads that have ended, until they are joined.
 
 use crate::contain;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle, ThreadId};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::thread::{JoinHandle, ThreadId};
 
 /// A thread of a member that has left its loop and may still run thread-local destructors.
 ///
@@ -33,7 +33,7 @@ impl Mark {
                 }
             }
         }
-        thread_local!(static AT_EXIT: RefCell<AtExit> = const { RefCell::new(AtExit(None)) });
+        crate::sync::thread_local!(static AT_EXIT: RefCell<AtExit> = const { RefCell::new(AtExit(None)) });
         AT_EXIT.with(|at_exit| at_exit.borrow_mut().0 = Some(self));
     }
 }
@@ -70,7 +70,7 @@ pub(crate) fn take_gone(threads: &mut Vec<EndedThread>) -> Vec<EndedThread> {
 /// Takes all out but the current thread, which may be running its last destructors and cannot join itself.
 pub(crate) fn take_others(threads: &mut Vec<EndedThread>) -> Vec<EndedThread> {
     // A thread that is so far gone that it does not know itself has no handle here that it could meet.
-    let me = contain::run(|| std::thread::current().id()).ok();
+    let me = contain::run(|| thread::current().id()).ok();
     let (own, others) = std::mem::take(threads).into_iter().partition(|thread| Some(thread.id()) == me);
     *threads = own;
     others

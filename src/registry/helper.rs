@@ -2,11 +2,11 @@
 
 use crate::contain;
 use crate::os::Generation;
-use crate::sync::Event;
-use crossbeam_channel::Sender;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::event::Event;
+use crate::sync::thread;
+use crate::sync::{unbounded, Sender};
 use std::sync::Arc;
-use std::thread;
 
 type Errand = Box<dyn FnOnce() + Send>;
 
@@ -59,7 +59,7 @@ impl Helper {
 
     fn feed(&mut self) -> Option<&Sender<Errand>> {
         if self.thread.is_none() {
-            let (feed, errands) = crossbeam_channel::unbounded::<Errand>();
+            let (feed, errands) = unbounded::<Errand>();
             let process = Generation::now();
             let run = move || {
                 for errand in errands {

@@ -19,9 +19,10 @@ use super::shutdown::EndOfHook;
 use super::{Hook, Inner, State};
 use crate::contain::{self, Payload};
 use crate::context::{self, HookHost};
+use crate::sync::Instant;
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A hook that runs.
 pub(super) struct Current {

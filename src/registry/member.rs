@@ -2,8 +2,8 @@
 
 use super::ended::EndedThread;
 use super::report::{PoolReport, PoolStats, RunningTask};
+use crate::sync::thread::ThreadId;
 use std::sync::Arc;
-use std::thread::ThreadId;
 
 /// How many tasks a member took on and how many of those are over.
 ///

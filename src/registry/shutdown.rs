@@ -22,11 +22,12 @@ use super::report::{Findings, HookOutcome, HookReport, Phase, Reason, Report, St
 use super::{hooks, Inner, Registry, State};
 use crate::contain;
 use crate::context::{self, Wait, Whose};
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
+use crate::sync::Instant;
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What ends a hook that called [`exit`](crate::exit).
 pub(crate) struct EndOfHook;

@@ -5,7 +5,7 @@ use super::drain::{Drain, Group};
 use super::ended::EndedThread;
 use super::member::{Circle, Doomed, Member, Tally};
 use super::report::{PoolPhase, PoolReport, PoolStats, RunningTask};
-use crate::sync::Event;
+use crate::sync::event::Event;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::ThreadId;

@@ -11,12 +11,13 @@
 
 use super::ended::{self, EndedThread, Mark};
 use super::{Inner, Registry};
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::Instant;
 use crate::sync::{deadline, Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// For how long the thread stays when there is nothing to wait for: what a task puts off again and again does not start one
 /// each time.

@@ -2,6 +2,7 @@
 
 use super::report::Report;
 use crate::os::Generation;
+use crate::sync::Instant;
 use crate::sync::{deadline, Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A value that is set once, and everyone who waits for it.
 pub(crate) struct Once<T> {

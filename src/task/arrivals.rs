@@ -7,10 +7,10 @@
 //! The line's lock is taken under a cell's, and none under it.
 
 use crate::os::Generation;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::Instant;
 use crate::sync::{Condvar, Mutex};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 pub(crate) struct Arrivals {
     born: Generation,

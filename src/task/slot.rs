@@ -5,11 +5,11 @@
 #![allow(unsafe_code)]
 
 use super::cell::AnyTask;
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use crate::sync::Mutex;
 use std::borrow::Cow;
 use std::panic::Location;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 /// Aligned to two cache lines, so that no neighbour's writes slow this thread's down.

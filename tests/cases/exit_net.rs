@@ -3,7 +3,8 @@
 use crate::{Case, Ended};
 use std::cell::RefCell;
 use std::ffi::c_int;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::process;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, LazyLock, OnceLock};
@@ -60,6 +61,8 @@ cases![
     tasks_and_hooks_panic,
     pools_are_idle,
     process_aborts,
+    last_task_says_so,
+    tasks_write_files,
 ];
 
 extern "C" {
@@ -466,6 +469,38 @@ fn pools_are_idle() -> Ended {
             pool.wait_idle();
             std::mem::forget(pool);
         }
+    }
+    Ok(())
+}
+
+/// Says when the last task ends: what comes after that is the exit's own time.
+fn last_task_says_so() -> Ended {
+    let pool = Pool::new(2);
+    for n in 0..2 {
+        pool.execute(move || {
+            winddown::token().wait();
+            if n == 1 {
+                thread::sleep(Duration::from_millis(30)); // the work, longer than the other's
+                println!("the last task ends");
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Forty tasks that run at the same time each write a file into the folder that is given, through a buffer.
+fn tasks_write_files() -> Ended {
+    let folder = std::path::PathBuf::from(std::env::args().nth(2).expect("a folder"));
+    let pool = Pool::new(40);
+    for n in 0..40 {
+        let path = folder.join(n.to_string());
+        pool.execute(move || {
+            winddown::token().wait();
+            let mut file = BufWriter::new(File::create(path).expect("the folder is there"));
+            for line in 0..1000 {
+                writeln!(file, "line {line} of {n}").expect("the file takes it");
+            }
+        })?;
     }
     Ok(())
 }

@@ -10,12 +10,18 @@ mod default_pool;
 mod delays;
 mod exit_net;
 mod fork;
+#[cfg(feature = "exit-hook")]
+mod hooks;
 mod order;
+#[cfg(feature = "exit-hook")]
+mod panics;
 mod regressions;
 mod resources;
 mod self_calls;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
+#[cfg(unix)]
+mod undrained;
 mod worker_state;
 
 use std::error::Error;
@@ -36,12 +42,18 @@ fn main() -> Ended {
         delays::CASES,
         exit_net::CASES,
         fork::CASES,
+        #[cfg(feature = "exit-hook")]
+        hooks::CASES,
         order::CASES,
+        #[cfg(feature = "exit-hook")]
+        panics::CASES,
         regressions::CASES,
         resources::CASES,
         self_calls::CASES,
         #[cfg(all(unix, feature = "signals"))]
         signals::CASES,
+        #[cfg(unix)]
+        undrained::CASES,
         worker_state::CASES,
     ];
     match cases.concat().into_iter().find(|(known, _)| *known == name) {

@@ -47,6 +47,8 @@ pub const CASES: &[Case] = &[
     #[cfg(target_os = "linux")]
     ("no_first_thread", limited::no_first_thread),
     #[cfg(target_os = "linux")]
+    ("no_first_thread_at_exit", limited::no_first_thread_at_exit),
+    #[cfg(target_os = "linux")]
     ("no_second_thread", limited::no_second_thread),
     #[cfg(target_os = "linux")]
     ("no_helper", limited::no_helper),

@@ -36,6 +36,7 @@ pub const CASES: &[Case] = &[
     ("signal_and_task_exits", and_task_exits),
     ("signal_before_any_pool", before_any_pool),
     ("signal_in_read_line", in_read_line),
+    ("signal_in_sleep", in_sleep),
     ("signal_in_system_calls", in_system_calls),
     ("signal_log", log_of_signals),
     ("signal_not_asked_for", not_asked_for),
@@ -53,6 +54,8 @@ pub const CASES: &[Case] = &[
     ("signal_and_later_handlers", foreign::later),
     ("signal_and_handlers_of_a_child", foreign::of_child),
     ("signal_journal", journal::run),
+    ("signal_with_every_other_end", with_every_other_end),
+    ("signal_without_descriptors", without_descriptors),
 ];
 
 /// The argument after the case's name.
@@ -463,4 +466,44 @@ fn no_thread_to_wind_down() -> Ended {
         ready();
         block_for_ever()
     })
+}
+
+fn in_sleep() -> Ended {
+    signals::install()?;
+    sixty(&Pool::new(2));
+    ready();
+    thread::sleep(Duration::MAX);
+    unreachable!("a signal does not interrupt it")
+}
+
+/// Everything that winds the process down, one upon the other: a request, a signal, calls, a guard, the exit.
+fn with_every_other_end() -> Ended {
+    signals::Builder::new().on_signal(OnSignal::Request).install()?;
+    sixty(&Pool::new(2));
+    before_join("before", || println!("before"))?;
+    after_join("after", || println!("after"))?;
+    let _guard = guard();
+    request_shutdown();
+    raise(libc::SIGTERM);
+    let report = shutdown();
+    assert!(report.is_clean() && report.hooks().len() == 2, "{report}");
+    raise(libc::SIGHUP);
+    drop(guard());
+    winddown::exit(i32::from(shutdown().elapsed() != report.elapsed()))
+}
+
+/// No file, pipe or socket can be opened, neither for the installation nor when the signal comes.
+fn without_descriptors() -> Ended {
+    end_in_a_minute();
+    sixty(&Pool::new(2));
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is valid for a write of an `rlimit`.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    limit.rlim_cur = 0;
+    // SAFETY: the pointer is valid for a read of an `rlimit`.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    assert!(std::fs::File::open("/dev/null").is_err());
+    signals::install()?;
+    ready();
+    block_for_ever()
 }

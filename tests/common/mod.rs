@@ -3,6 +3,12 @@
 //! Each test begins with `let _tidy = tidy();`, and makes its registries with [`registry`].
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part, and is a crate of its own.
 
+pub mod delayed;
+pub mod full;
+pub mod gated;
+pub mod ground;
+pub mod journal;
+
 use std::collections::HashSet;
 use std::io::Read;
 use std::panic::resume_unwind;
@@ -203,6 +209,8 @@ fn threads() -> HashSet<u32> {
 static WAITING: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
 /// The registries of the test whose turn it is.
 static REGISTRIES: Mutex<Vec<Registry>> = Mutex::new(Vec::new());
+/// The name of the default pool. It is the process's, and nobody can drop it: it stays, idle, when a test has used it.
+const DEFAULT: &str = "default";
 /// How many [`Tracked`] values there are.
 static TRACKED: AtomicUsize = AtomicUsize::new(0);
 
@@ -233,6 +241,11 @@ impl<T> Drop for Tracked<T> {
     }
 }
 
+/// How many pools the global registry has, but for the default pool.
+fn global_pools() -> usize {
+    Registry::global().stats().iter().filter(|pool| pool.name != DEFAULT).count()
+}
+
 /// Gives a test the process for itself, and expects, when the test has passed, that it left nothing behind: no thread, no
 /// pool in a registry, no [`Tracked`] value.
 #[must_use]
@@ -242,12 +255,7 @@ pub fn tidy() -> Tidy {
     unpoisoned(&WAITING).get_or_insert_with(HashSet::new).extend(me);
     let turn = unpoisoned(&TURN);
     unpoisoned(&REGISTRIES).clear();
-    Tidy {
-        threads: threads(),
-        pools: Registry::global().stats().len(),
-        tracked: TRACKED.load(SeqCst),
-        _turn: turn,
-    }
+    Tidy { threads: threads(), pools: global_pools(), tracked: TRACKED.load(SeqCst), _turn: turn }
 }
 
 pub struct Tidy {
@@ -264,10 +272,20 @@ impl Tidy {
         let known =
             |thread: &u32| self.threads.contains(thread) || waiting.iter().flatten().any(|it| it == thread);
         let mut left = Vec::new();
+        let default = Registry::global().stats().into_iter().find(|pool| pool.name == DEFAULT);
+        let is_idle = |pool: &PoolStats| (pool.queued, pool.delayed, pool.idle) == (0, 0, pool.threads);
+        let mut may_stay = default.as_ref().filter(|pool| is_idle(pool)).map_or(0, |pool| pool.threads);
+        left.extend(default.filter(|pool| !is_idle(pool)).map(|pool| format!("busy: {pool:?}")));
         for thread in threads().iter().filter(|thread| !known(thread)) {
-            left.push(state_of(std::process::id(), *thread));
+            let state = state_of(std::process::id(), *thread);
+            // As much of "default-worker-1" as a thread's name may be long.
+            if state.contains(": default-worker-") && may_stay > 0 {
+                may_stay -= 1;
+            } else {
+                left.push(state);
+            }
         }
-        let global = Registry::global().stats().len();
+        let global = global_pools();
         if global > self.pools {
             left.push(format!("{} pools in the global registry", global - self.pools));
         }
@@ -282,13 +300,23 @@ impl Tidy {
     }
 }
 
-impl Drop for Tidy {
-    fn drop(&mut self) {
+impl Tidy {
+    /// Waits until nothing is left of what was there in between; for a test that goes on with something else.
+    pub fn expect_nothing(&self) {
         let start = Instant::now();
         // An ended thread may be listed for a moment after its join, and what was dropped ends in the background.
-        while !thread::panicking() && !self.left().is_empty() {
+        while !self.left().is_empty() {
             assert!(start.elapsed() < PATIENCE / 2, "left behind:\n{}", self.left().join("\n"));
             thread::sleep(Duration::from_millis(1));
+        }
+        unpoisoned(&REGISTRIES).clear();
+    }
+}
+
+impl Drop for Tidy {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.expect_nothing();
         }
     }
 }

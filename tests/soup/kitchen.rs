@@ -492,8 +492,12 @@ impl Soup {
                 drop(result);
             }
             Gather::Completed => {
-                let results = as_completed(handles);
-                assert_eq!(results.map(|result| quietly(|| drop(result))).count(), count);
+                let mut came = 0;
+                for result in as_completed(handles) {
+                    came += 1;
+                    quietly(|| drop(result));
+                }
+                assert_eq!(came, count);
             }
             Gather::SomeCompleted(some) => {
                 as_completed(handles).take(some).for_each(|result| _ = quietly(|| drop(result)));
@@ -775,8 +779,8 @@ struct Task {
 }
 
 impl Task {
-    fn run(self: Box<Self>) -> Value {
-        let Task { soup, kettle, limit, body, is_free, is_scoped, carried, capture } = *self;
+    fn run(self) -> Value {
+        let Task { soup, kettle, limit, body, is_free, is_scoped, carried, capture } = self;
         let record = capture.record.clone();
         record.begin();
         kettle.note_beginning(is_scoped);

@@ -25,24 +25,22 @@ mod programme;
 mod standing;
 
 use self::kitchen::Soup;
-use crate::common::{tidy, within};
+use crate::common::{within, Tidy};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 use std::thread;
 
-/// Plays a programme; panics where something does not hold. It has the process for itself, as by
-/// [`tidy`](crate::common::tidy).
-pub fn play(input: &[u8]) {
+/// Plays a programme; panics where something does not hold, or where something is left behind.
+pub fn play(input: &[u8], tidy: &Tidy) {
     ledger::watch_panics();
     ledger::failures();
     ledger::HAS_DEADLINE.store(false, SeqCst);
-    let tidy = tidy();
     let programme = programme::decode(input);
     let mut told = Told { soup: Some(Soup::new(&programme)), programme: Arc::new(programme), input };
     let (soup, programme) = (told.soup.clone(), told.programme.clone());
     within(move || soup.expect("it was just made").cook(&programme));
     told.soup = None;
-    drop(tidy);
+    tidy.expect_nothing();
     let failures = ledger::failures();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -6,9 +6,9 @@ use super::{Core, State};
 use crate::contain;
 use crate::context::{self, Wait};
 use crate::pool::worker::WorkerCx;
-use crate::sync::{Condvar, MutexGuard};
+use crate::sync::atomic::Ordering;
+use crate::sync::{thread, Condvar, MutexGuard};
 use crate::task::slot::Slot;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 impl Core {
@@ -85,7 +85,7 @@ impl Core {
     pub(super) fn as_guest(self: &Arc<Core>, mut state: MutexGuard<'_, State>, run: impl FnOnce(&Slot)) {
         let id = state.next_worker;
         state.next_worker += 1;
-        let slot = Arc::new(Slot::new(std::thread::current().name().unwrap_or("a submitter").into()));
+        let slot = Arc::new(Slot::new(thread::current().name().unwrap_or("a submitter").into()));
         let guest = Worker {
             slot: slot.clone(),
             thread: None,

@@ -5,11 +5,11 @@ use crate::queue::deque::Deque;
 use crate::queue::job::Job;
 use crate::registry::ended::Mark;
 use crate::registry::member::Circle;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::JoinHandle;
 use crate::sync::Condvar;
 use crate::task::slot::{Ended, Slot};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 pub(in crate::pool) struct Worker {
     pub(super) slot: Arc<Slot>,

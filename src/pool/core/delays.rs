@@ -34,10 +34,11 @@ use crate::contain;
 use crate::queue::job::Order;
 use crate::queue::Intake;
 use crate::rejected::RejectReason;
+use crate::sync::Instant;
 use crate::task::cell::{AnyTask, Place, Spawned};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Due at no time: some 584 years after the first delay.
 const NEVER: u64 = u64::MAX;

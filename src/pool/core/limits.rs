@@ -15,12 +15,12 @@ use crate::pool::core::submit::Way;
 use crate::pool::worker::WorkerCx;
 use crate::queue::job::Job;
 use crate::rejected::RejectReason;
+use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::MutexGuard;
 use crate::task::cell::{AnyTask, Place};
 use crate::task::slot::Slot;
 use crate::task::{InPlace, Owner};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
 
 /// What one limit has out, and who waits.

@@ -23,10 +23,10 @@ use super::{Core, State};
 use crate::contain;
 use crate::queue::injector::Injector;
 use crate::queue::job::Job;
+use crate::sync::atomic::{AtomicU64, AtomicU8, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::task::slot::Slot;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
 use std::sync::Arc;
 use std::task::Waker;
 

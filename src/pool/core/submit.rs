@@ -12,13 +12,13 @@ use crate::queue::job::{fits, Job, Order, Work};
 use crate::queue::{Intake, BELL};
 use crate::registry::ended::Mark;
 use crate::rejected::RejectReason;
-use crate::sync::{Condvar, MutexGuard};
+use crate::sync::atomic::Ordering;
+use crate::sync::{thread, Condvar, MutexGuard};
 use crate::task::slot::Slot;
 use crate::{FollowUps, WhenFull};
 use std::io;
 use std::panic::Location;
 use std::ptr;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -397,7 +397,7 @@ impl Core {
         let name: Arc<str> = format!("{}-worker-{}", self.name, id + 1).into();
         let slot = Arc::new(Slot::new(name.clone()));
         let mark = Mark::default();
-        let mut builder = std::thread::Builder::new().name(name.to_string());
+        let mut builder = thread::Builder::new().name(name.to_string());
         if let Some(size) = self.config.stack_size {
             builder = builder.stack_size(size);
         }

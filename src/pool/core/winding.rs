@@ -11,13 +11,14 @@ use crate::registry::helper::Helper;
 use crate::registry::member::{Circle, Doomed, Member, Tally};
 use crate::registry::report::{PoolPhase, PoolReport, PoolStats, RunningTask};
 use crate::rejected::RejectReason;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::Instant;
 use crate::task::cell::AnyTask;
 use crate::task::slot::{Ended, Sighting, Slot};
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::thread::ThreadId;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 impl Core {
     pub(in crate::pool) fn close_intake(&self, intake: Intake, refusal: RejectReason) {
@@ -225,7 +226,7 @@ impl Member for Core {
         let mut state = self.state.lock();
         while state.crew.values().any(Worker::is_between_queue_and_task) {
             drop(state);
-            std::thread::yield_now();
+            thread::yield_now();
             state = self.state.lock();
         }
         let mut tasks: Vec<(RunningTask, Arc<dyn AnyTask>)> = Vec::new();
@@ -274,7 +275,7 @@ impl Member for Core {
         let state = self.state.lock();
         let left = |worker: &&Worker| worker.thread.is_some() && !worker.cannot_be_joined(by);
         // A thread that another shutdown joins may be the caller, in its last thread-local destructors.
-        let me = contain::run(|| std::thread::current().id()).ok();
+        let me = contain::run(|| thread::current().id()).ok();
         let joining = state.joining.iter().filter(|thread| Some(**thread) != me).count();
         state.crew.values().filter(left).count() + joining
     }

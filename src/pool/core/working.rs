@@ -8,10 +8,12 @@ use crate::queue::injector::Injector;
 use crate::queue::job::Job;
 use crate::queue::{Intake, Supply, BATCH, GATE};
 use crate::registry::ended::{self, EndedThread};
+use crate::sync::thread;
+use crate::sync::Instant;
 use crate::sync::MutexGuard;
 use crate::task::slot::Slot;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// After how many tasks of its own queue a worker looks beyond that.
 const TURNS: u32 = 127;
@@ -171,7 +173,7 @@ impl Core {
             if !state.queue.lie_down(&self.injector, id) {
                 // A task has come meanwhile, or is on its way in.
                 drop(state);
-                std::thread::yield_now();
+                thread::yield_now();
                 state = self.state.lock();
                 continue;
             }

@@ -2,10 +2,10 @@
 
 use crate::contain::{self, Payload};
 use crate::os::Generation;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::Mutex;
 use crate::task::{cell, JoinError};
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 /// What a task and its handle share: the place for its result.

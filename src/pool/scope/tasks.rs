@@ -2,8 +2,8 @@
 //! relies on it.
 
 use crate::os::Generation;
-use crate::sync::Event;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::event::Event;
 use std::sync::Arc;
 
 /// How many tasks of a scope have not ended.

@@ -251,3 +251,25 @@ pub fn no_substitute_exit() -> Ended {
         thread::park(); // The process ends in the task.
     }
 }
+
+/// A pool has no thread yet when the process exits, and can have none then: who submits to it has the task back.
+pub fn no_first_thread_at_exit() -> Ended {
+    let late = Pool::new(1);
+    let (pool, open) = busy(Pool::builder().max_threads(1));
+    let from_task = late.clone();
+    pool.execute(move || run_refused(&from_task, "a task"))?;
+    before_join("submits", move || {
+        run_refused(&late, "a hook");
+        drop(open);
+    })?;
+    after_join("after", || println!("after"))?;
+    std::mem::forget(Limit::new());
+    before_end();
+    Ok(())
+}
+
+fn run_refused(pool: &Pool, from: &'static str) {
+    let refused = pool.execute(move || println!("run by {from}")).unwrap_err();
+    assert_eq!(refused.reason(), RejectReason::NoThread);
+    refused.into_inner()();
+}

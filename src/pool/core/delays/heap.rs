@@ -104,7 +104,7 @@ impl<T> Heap<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(winddown_loom, winddown_shuttle))))]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;

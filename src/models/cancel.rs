@@ -1,0 +1,98 @@
+//! Cancel against start: a task runs or is cancelled, whoever comes first, and settles once.
+
+use super::*;
+use std::time::Duration;
+
+#[test]
+fn a_task_runs_or_is_cancelled_and_never_both() {
+    explore(|| {
+        let (_registry, pool) = pool(1);
+        let trace = Trace::default();
+        let handle = pool.spawn(trace.task()).unwrap();
+        let canceller = handle.canceller();
+        let other = thread::spawn(move || canceller.cancel());
+        let is_cancelled = handle.cancel();
+        let captured = trace.captured.clone();
+        let result = handle.join();
+        // Before the handle resolves, captures are gone: what is left is the trace's own, and this.
+        assert_eq!(Arc::strong_count(&captured), 2);
+        let is_cancelled_by_other = other.join().unwrap();
+        // Both may be told that it will never run, and then it does not.
+        assert_eq!(is_cancelled || is_cancelled_by_other, result.is_err());
+        assert_eq!(trace.ran(), usize::from(result.is_ok()));
+        let stats = pool.shutdown().stats().clone();
+        assert_eq!((stats.completed as usize, stats.cancelled as usize), (trace.ran(), 1 - trace.ran()));
+        assert_adds_up(&stats);
+    });
+}
+
+#[test]
+fn a_shutdown_now_and_a_cancel_settle_a_task_once() {
+    explore(|| {
+        let (registry, pool) = pool(1);
+        let trace = Trace::default();
+        let handles = [(); 2].map(|()| pool.spawn(trace.task()).unwrap());
+        let cancellers = [handles[0].canceller(), handles[1].canceller()];
+        let canceller = thread::spawn(move || cancellers.iter().filter(|it| it.cancel()).count());
+        let (report, unstarted) = pool.shutdown_now();
+        let handed_back = unstarted.len();
+        // One is run and resolves with its value, unless it was cancelled meanwhile; the rest is dropped.
+        for (n, task) in unstarted.into_iter().enumerate() {
+            if n == 0 {
+                task.run();
+            }
+        }
+        let cancelled = canceller.join().unwrap();
+        let results = handles.map(|handle| handle.join());
+        let finished = results.iter().filter(|result| result.is_ok()).count();
+        assert_eq!(trace.ran(), finished);
+        assert!(results.iter().filter(|result| result.is_err()).count() >= cancelled);
+        assert_adds_up(report.stats());
+        assert!(report.stats().returned as usize <= handed_back);
+        drop(pool);
+        assert!(registry.stats().is_empty());
+        trace.assert_no_captures();
+    });
+}
+
+#[test]
+fn a_deadline_and_a_start_settle_a_task_once() {
+    explore(|| {
+        let (registry, pool) = pool(1);
+        let trace = Trace::default();
+        let handles = [(); 3].map(|()| pool.spawn(trace.task()).unwrap());
+        let canceller = handles[2].canceller();
+        let other = thread::spawn(move || canceller.cancel());
+        let time = Time::passes();
+        let report = pool.shutdown_timeout(Duration::from_secs(5));
+        other.join().unwrap();
+        drop(time);
+        let results = handles.map(|handle| handle.join());
+        for result in &results {
+            assert!(matches!(result, Ok(())) || result.as_ref().is_err_and(|error| !error.is_panic()));
+        }
+        assert_adds_up(report.stats());
+        let stats = report.stats();
+        assert_eq!(stats.completed + stats.cancelled + stats.abandoned, 3);
+        // What ran is completed, or was abandoned while it ran.
+        assert!(trace.ran() as u64 >= stats.completed);
+        assert!(trace.ran() as u64 <= stats.completed + stats.abandoned);
+        drop(pool);
+        registry.shutdown();
+    });
+}
+
+#[test]
+fn a_handle_that_cancels_on_drop_and_a_start_settle_a_task_once() {
+    explore(|| {
+        let (_registry, pool) = pool(1);
+        let trace = Trace::default();
+        let before = pool.spawn(|| ()).unwrap();
+        let handle = pool.spawn(trace.task()).unwrap().cancel_on_drop();
+        before.join().unwrap();
+        drop(handle);
+        let stats = pool.shutdown().stats().clone();
+        assert_eq!((stats.completed as usize, stats.cancelled as usize), (1 + trace.ran(), 1 - trace.ran()));
+        trace.assert_no_captures();
+    });
+}
