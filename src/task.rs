@@ -322,7 +322,6 @@ impl RefUnwindSafe for Canceller {}
 ///
 /// Get one with [`JoinHandle::cancel_on_drop`].
 #[must_use = "dropping this cancels its task"]
-#[derive(Debug)]
 pub struct CancelOnDrop<T> {
     handle: Option<JoinHandle<T>>,
 }
@@ -352,6 +351,12 @@ impl<T> Drop for CancelOnDrop<T> {
         if let Some(handle) = self.handle.as_ref().filter(|handle| handle.task.is_some()) {
             handle.cancel();
         }
+    }
+}
+
+impl<T> fmt::Debug for CancelOnDrop<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelOnDrop").field("handle", &self.handle).finish()
     }
 }
 

@@ -143,6 +143,9 @@ impl PoolBuilder {
 
     /// The stack size of its threads, in bytes. Default: that of `std::thread`. One that the operating system refuses
     /// shows at the first submission, as [`RejectReason::NoThread`](crate::RejectReason::NoThread).
+    ///
+    /// As with `std::thread`, a closure is moved onto the stack of its worker when it starts: one that captures large arrays
+    /// by value needs room for them there, or a box around it.
     pub fn stack_size(mut self, stack_size: usize) -> PoolBuilder {
         self.stack_size = Some(stack_size);
         self

@@ -358,7 +358,8 @@ impl Core {
 
     /// Whether running tasks are to stop.
     pub(super) fn told_to_stop(&self) -> bool {
-        self.told.load(Ordering::Relaxed)
+        // Pairs with the Release in `tell_to_stop`.
+        self.told.load(Ordering::Acquire)
     }
 }
 

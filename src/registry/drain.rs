@@ -366,7 +366,12 @@ impl Drain {
                 ended.of_members.push((member.clone(), threads));
             }
         }
-        !ended.is_empty() && self.join_threads(ended, until) && all_ended
+        if ended.is_empty() {
+            // Threads that have ended do not count as left until somebody takes them. Another shutdown may have done so
+            // since the look above: then it joins them, and this one waits for that.
+            return all_ended && !all_left(self);
+        }
+        self.join_threads(ended, until) && all_ended
     }
 
     /// Joins threads that have ended, on another thread where that may take for ever: destructors of thread-locals

@@ -4,10 +4,14 @@
 
 #![allow(unreachable_pub)] // Modules of a program: there is no outside.
 
+mod back_pressure;
 mod caller_runs;
+mod cancelling;
+mod daemons;
 mod deadline;
 mod default_pool;
 mod delays;
+mod endings;
 mod exit_net;
 mod fork;
 #[cfg(feature = "exit-hook")]
@@ -20,8 +24,10 @@ mod resources;
 mod self_calls;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
+mod submissions;
 #[cfg(unix)]
 mod undrained;
+mod waiting;
 mod worker_state;
 
 use std::error::Error;
@@ -36,10 +42,14 @@ type Case = (&'static str, fn() -> Ended);
 fn main() -> Ended {
     let name = std::env::args().nth(1).unwrap_or_default();
     let cases = [
+        back_pressure::CASES,
         caller_runs::CASES,
+        cancelling::CASES,
+        daemons::CASES,
         deadline::CASES,
         default_pool::CASES,
         delays::CASES,
+        endings::CASES,
         exit_net::CASES,
         fork::CASES,
         #[cfg(feature = "exit-hook")]
@@ -52,8 +62,10 @@ fn main() -> Ended {
         self_calls::CASES,
         #[cfg(all(unix, feature = "signals"))]
         signals::CASES,
+        submissions::CASES,
         #[cfg(unix)]
         undrained::CASES,
+        waiting::CASES,
         worker_state::CASES,
     ];
     match cases.concat().into_iter().find(|(known, _)| *known == name) {

@@ -351,6 +351,7 @@ fn idle() -> Ended {
     let pools = [
         Pool::new(4),
         Pool::builder().max_threads(2).min_threads(2).build()?,
+        Pool::builder().max_threads(2).min_threads(2).keep_alive(Duration::ZERO).build()?,
         Pool::builder().max_threads(2).keep_alive(Duration::MAX).daemon().build()?,
     ];
     for pool in &pools {

@@ -71,7 +71,6 @@ impl Core {
         if state.queue.intake() == Intake::Open {
             state.refusal = RejectReason::Closed;
         }
-        self.told.store(true, Ordering::Relaxed);
         let mut returned = Vec::new();
         let mut doomed = DoomedTasks::default();
         self.doom_delays(&mut state, &mut doomed);
@@ -90,9 +89,17 @@ impl Core {
                 }
             }
         }
+        self.tell_to_stop();
         self.wake(state, None);
         self.signal();
         (returned, Box::new(doomed))
+    }
+
+    /// Tells the running tasks to stop, once the queue has been taken: a worker takes from its own end of it without the lock,
+    /// so one whose task stopped before that would start the next, only to have it stopped, too, or abandoned.
+    fn tell_to_stop(&self) {
+        // Pairs with the Acquire in `told_to_stop`: whoever stops for this finds the queue empty.
+        self.told.store(true, Ordering::Release);
     }
 
     pub(in crate::pool) fn add_handle(&self) {
@@ -215,8 +222,8 @@ impl Member for Core {
         if state.queue.intake() == Intake::Open {
             state.refusal = RejectReason::ShuttingDown;
         }
-        self.told.store(true, Ordering::Relaxed);
         let doomed = self.doom_queue(&mut state);
+        self.tell_to_stop();
         self.wake(state, None);
         self.signal();
         Box::new(doomed)
