@@ -147,6 +147,13 @@ pub use rejected::{RejectReason, Rejected};
 pub use task::collect::{as_completed, join_all, join_any, AsCompleted, TimedOut};
 pub use task::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle};
 
+/// What `fuzz/` plays with that nobody else can reach.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::queue::job::soup::play as job;
+}
+
 /// Compiles and runs the programs of the README.
 #[cfg(all(doctest, feature = "signals"))]
 #[doc = include_str!("../README.md")]

@@ -30,6 +30,7 @@ mod tests;
 mod timer;
 pub(crate) mod token;
 
+use crate::contain;
 use crate::os::Generation;
 use crate::rejected::{RejectReason, Rejected};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -280,7 +281,7 @@ impl Registry {
         let mut state = self.inner.state.lock();
         let hook = state.hooks(id.stage).remove(&id.key);
         drop(state);
-        hook.is_some()
+        hook.map(contain::drop_quietly).is_some()
     }
 
     /// Keeps the pre-join phase waiting until the returned [`Hold`] is dropped: for requests in flight.

@@ -331,3 +331,20 @@ fn a_registry_made_in_a_hook_is_drained_with_the_rest() {
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.stdout, "its task\nclean: true\n");
 }
+
+/// The panic came out of `remove`, which said nothing then.
+#[test]
+fn a_removed_hook_whose_capture_panics_when_it_is_dropped_was_there() {
+    let _tidy = tidy();
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("the drop of a capture panics");
+        }
+    }
+    let registry = registry();
+    let bomb = Bomb;
+    let id = registry.before_join("never", move || drop(bomb)).unwrap();
+    assert!(registry.remove(id));
+    assert!(!registry.remove(id));
+}

@@ -5,6 +5,9 @@
 //! boxed by its submitter and travels as that box. This is the crate's unsafe core; everything about a closure's bytes is here.
 #![allow(unsafe_code)]
 
+#[cfg(any(all(test, not(any(winddown_loom, winddown_shuttle))), fuzzing))]
+pub(crate) mod soup;
+
 use super::deque::OwnEnd;
 use super::injector::Draft;
 use std::marker::PhantomData;

@@ -300,13 +300,23 @@ impl Tidy {
     }
 }
 
-impl Drop for Tidy {
-    fn drop(&mut self) {
+impl Tidy {
+    /// Waits until nothing is left of what was there in between; for a test that goes on with something else.
+    pub fn expect_nothing(&self) {
         let start = Instant::now();
         // An ended thread may be listed for a moment after its join, and what was dropped ends in the background.
-        while !thread::panicking() && !self.left().is_empty() {
+        while !self.left().is_empty() {
             assert!(start.elapsed() < PATIENCE / 2, "left behind:\n{}", self.left().join("\n"));
             thread::sleep(Duration::from_millis(1));
+        }
+        unpoisoned(&REGISTRIES).clear();
+    }
+}
+
+impl Drop for Tidy {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.expect_nothing();
         }
     }
 }

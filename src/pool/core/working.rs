@@ -262,6 +262,8 @@ impl Core {
         if state.queue.intake() != Intake::Closed {
             state.queue.set_bells(&self.injector);
         }
+        // What it ran last may have been the last task of all. The others sleep, and have looked before that ended.
+        self.close_if_drained(&mut state);
         // It may have been on its way to a task, or leave some, which are somebody else's then.
         state.queue.answer(id);
         let called = state.queue.settle(&self.injector);
