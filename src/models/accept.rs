@@ -54,3 +54,25 @@ fn what_shutdown_now_hands_back_is_what_no_thread_runs() {
         assert_eq!(report.stats().returned as usize, unstarted.len());
     });
 }
+
+#[test]
+fn tasks_of_a_pool_that_closes_may_submit_to_it_until_it_is_empty() {
+    explore(|| {
+        let (_registry, pool) = pool(2);
+        let trace = Trace::default();
+        let submit = |pool: &Pool| {
+            let (inner, trace) = (pool.clone(), trace.clone());
+            move || {
+                inner.execute(trace.task()).unwrap();
+                trace.leave();
+            }
+        };
+        let tasks = [submit(&pool), submit(&pool)];
+        tasks.into_iter().for_each(|task| pool.execute(task).unwrap());
+        pool.close();
+        let stats = pool.shutdown().stats().clone();
+        assert_eq!((trace.ran(), stats.completed, stats.panicked), (4, 4, 0));
+        drop(pool);
+        trace.assert_no_captures();
+    });
+}

@@ -55,16 +55,15 @@ fn a_shutdown_now_and_a_cancel_settle_a_task_once() {
     });
 }
 
-#[test]
-fn a_deadline_and_a_start_settle_a_task_once() {
-    explore(|| {
+fn end_at_a_deadline(timeout: Duration) {
+    explore(move || {
         let (registry, pool) = pool(1);
         let trace = Trace::default();
         let handles = [(); 3].map(|()| pool.spawn(trace.task()).unwrap());
         let canceller = handles[2].canceller();
         let other = thread::spawn(move || canceller.cancel());
         let time = Time::passes();
-        let report = pool.shutdown_timeout(Duration::from_secs(5));
+        let report = pool.shutdown_timeout(timeout);
         other.join().unwrap();
         drop(time);
         let results = handles.map(|handle| handle.join());
@@ -80,6 +79,16 @@ fn a_deadline_and_a_start_settle_a_task_once() {
         drop(pool);
         registry.shutdown();
     });
+}
+
+#[test]
+fn a_deadline_and_a_start_settle_a_task_once() {
+    end_at_a_deadline(Duration::from_secs(5));
+}
+
+#[test]
+fn a_deadline_that_has_passed_and_a_start_settle_a_task_once() {
+    end_at_a_deadline(Duration::ZERO);
 }
 
 #[test]

@@ -51,7 +51,30 @@ fn who_waits_for_room_goes_on_when_there_is_some() {
 }
 
 #[test]
-fn who_waits_for_room_when_the_pool_closes_gets_the_task_back() {
+fn who_waits_for_room_when_the_pool_closes_is_told_at_once() {
+    explore(|| {
+        let (_registry, pool) = narrow();
+        let trace = Trace::default();
+        let (go, filler) = fill(&pool, &trace);
+        let waiting = [(); 2].map(|()| {
+            let task = trace.task();
+            in_background(&pool, move |pool| pool.execute(task).map_err(|refused| refused.reason()))
+        });
+        pool.close();
+        // No room is made meanwhile.
+        for waiting in waiting {
+            assert_eq!(waiting.join().unwrap(), Err(RejectReason::Closed));
+        }
+        drop(go);
+        filler.join().unwrap();
+        pool.shutdown();
+        drop(pool);
+        trace.assert_no_captures();
+    });
+}
+
+#[test]
+fn who_waits_for_room_when_the_pool_closes_gets_in_or_the_task_back() {
     explore(|| {
         let (_registry, pool) = narrow();
         let trace = Trace::default();
