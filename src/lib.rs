@@ -102,8 +102,8 @@
 //! process         the global registry, afresh in every forked child (process::eras), and the exit handler
 //! registry        hooks, holds, members; registry::{shutdown, drain, budget}: the order and its time;
 //!                 registry::timer: who is called when
-//! task            handles; task::collect: several at once; task::cell: one task's states; task::slot: what a worker
-//!                 shows of its task
+//! task            handles; task::collect: several at once; task::work: what is queued of a task; task::cell: one task's
+//!                 states; task::slot: what a worker shows of its task; task::error: why there is no result
 //! queue           tasks in order, and who may add; queue::job: a closure, inline
 //! context         what the current thread is doing
 //! rejected, contain, os, sync

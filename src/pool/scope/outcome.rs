@@ -4,7 +4,7 @@ use crate::contain::{self, Payload};
 use crate::os::Generation;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::Mutex;
-use crate::task::{cell, JoinError};
+use crate::task::{error, JoinError};
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ pub(super) struct Panic {
 impl Panic {
     /// For one that nobody receives.
     pub(super) fn log(self) {
-        cell::log_panic(&self.payload, self.location);
+        error::log_panic(&self.payload, self.location);
         contain::drop_quietly(self.payload);
     }
 }
