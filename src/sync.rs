@@ -65,6 +65,8 @@ pub(crate) use chosen::{
     atomic, spin_loop, thread, thread_local, unbounded, Instant, LeafMutex, MutexGuard, Sender,
 };
 
+use crate::os;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LockResult, PoisonError};
 use std::time::Duration;
 
@@ -169,20 +171,41 @@ fn unpoisoned<G>(result: LockResult<G>) -> G {
 
 /// Waits for something that may come within microseconds, which is less than it takes to sleep and be woken. Says whether
 /// it came.
+///
+/// After a few looks it offers its core to others between two looks, which costs next to nothing where nobody wants it. Where
+/// other programs do, it is gone for milliseconds, and what was waited for has long come: once that has happened, no thread
+/// of the process offers it for a second.
 pub(crate) fn linger(has_come: impl Fn() -> bool) -> bool {
     /// Looks at growing distance, some microseconds in all.
     const SPINS: u32 = 4;
     /// Then looks that let other threads have the core. A model tries what they may find, once.
     const YIELDS: u32 = if IS_MODEL { 0 } else { 16 };
-    for look in 0..SPINS + YIELDS {
+    /// What an offer that nobody takes stays far below.
+    const DEAR: Duration = Duration::from_micros(200);
+    const PAUSE: Duration = Duration::from_secs(1);
+    /// Until when nobody offers, as `os::now` counts. Relaxed: a hint.
+    static NOT_UNTIL: AtomicU64 = AtomicU64::new(0);
+    for look in 0..SPINS {
         if has_come() {
             return true;
         }
-        if look < SPINS {
-            (0..1 << look).for_each(|_| spin_loop());
-        } else {
-            thread::yield_now();
+        (0..1 << look).for_each(|_| spin_loop());
+    }
+    if os::now() < NOT_UNTIL.load(Ordering::Relaxed) {
+        return has_come();
+    }
+    let mut before = Instant::now();
+    for _ in 0..YIELDS {
+        if has_come() {
+            return true;
         }
+        thread::yield_now();
+        let after = Instant::now();
+        if after - before > DEAR {
+            NOT_UNTIL.store(os::now() + PAUSE.as_nanos() as u64, Ordering::Relaxed);
+            break;
+        }
+        before = after;
     }
     has_come()
 }
