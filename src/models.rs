@@ -19,8 +19,12 @@
 
 mod accept;
 mod cancel;
+mod crew;
+mod delays;
+mod ends;
 mod expiry;
 mod handles;
+mod inside;
 mod limits;
 mod registry;
 mod room;
