@@ -21,12 +21,17 @@
 
 mod accept;
 mod cancel;
+mod crew;
+mod delays;
+mod ends;
 mod expiry;
 mod handles;
+mod inside;
 mod limits;
 mod registry;
 mod room;
 mod sleep;
+mod soup;
 mod waits;
 
 use crate::sync::modelled;

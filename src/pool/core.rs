@@ -441,11 +441,17 @@ impl Core {
                 // It is with whoever called `shutdown_now`, or on its way there. That may wait for the current task.
                 Place::Outside => InPlace::Settled,
             };
-            drop(state);
             if verdict == InPlace::NotYet {
                 return Some(verdict);
             }
+            // A deadline that has taken the queue by now finds this thread reaching, and waits until it has counted what it
+            // claims: it would count that as queued and as abandoned.
+            cx.slot.reach();
+            drop(state);
             let has_run = self.run_joined(cx, &task);
+            if !has_run {
+                cx.slot.rest();
+            }
             if has_run && !self.is_stale() {
                 self.signal();
             }
@@ -458,7 +464,7 @@ impl Core {
 
     /// Runs a task on the thread of `cx`, in the place of a wait for it. Says whether it ran.
     fn run_joined(&self, cx: &WorkerCx, task: &Arc<dyn AnyTask>) -> bool {
-        let run = || task.clone().run(&cx.slot, &|| self.count_claimed(&**task));
+        let run = || task.clone().run(&cx.slot, &|| self.count_claimed(&**task, &cx.slot));
         let is_innermost =
             context::with_host(|top: Option<&WorkerCx>| top.is_some_and(|top| ptr::eq(top, cx)));
         match is_innermost {
@@ -469,7 +475,7 @@ impl Core {
     }
 
     /// Counts a task that was claimed to be run elsewhere than where it is.
-    fn count_claimed(&self, task: &dyn AnyTask) {
+    fn count_claimed(&self, task: &dyn AnyTask, slot: &Slot) {
         let mut state = self.state.lock();
         match task.place() {
             Place::Queue => state.queue.hollowed(1),
@@ -478,6 +484,8 @@ impl Core {
             // It is counted as one that ran.
             Place::Outside => state.returned -= 1,
         }
+        // Wakers are code of others.
+        slot.rest();
         self.wake(state, None);
     }
 }

@@ -206,6 +206,8 @@ impl Condvar {
     }
 
     pub(crate) fn notify_all(&self) {
+        // As above: a lock that was given back just before may be taken in between.
+        thread::sleep(Duration::ZERO);
         let waiting = self.0.take();
         waiting.iter().for_each(|waiter| waiter.end(End::Notified));
     }

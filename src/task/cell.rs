@@ -349,6 +349,7 @@ where
         slot.enter(self.clone());
         drop(inner);
         claimed();
+        slot.rest();
         let process = Generation::now();
         let Called { result, has_panicked, rest } = closure.call();
         let result = result.map_err(|payload| match process.is_past() {

@@ -126,12 +126,11 @@ impl Slot {
         drop(label);
     }
 
-    /// A task with a handle begins.
+    /// A task with a handle begins. The thread [rests](Slot::rest) once that is counted.
     pub(crate) fn enter(&self, task: Arc<dyn AnyTask>) {
         let frame = Frame { task, since: crate::os::now_if_cheap(), label: None };
         self.details.lock().frames.push(frame);
         self.depth.store(self.depth() + 1, Ordering::Relaxed);
-        self.set_stage(Stage::Away);
     }
 
     /// The innermost task with a handle is about to end: it is shown no more.

@@ -10,13 +10,13 @@ use crate::queue::{Intake, Supply, BATCH, GATE};
 use crate::registry::ended::{self, EndedThread};
 use crate::sync::thread;
 use crate::sync::Instant;
-use crate::sync::MutexGuard;
+use crate::sync::{MutexGuard, IS_MODEL};
 use crate::task::slot::Slot;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// After how many tasks of its own queue a worker looks beyond that.
-const TURNS: u32 = 127;
+const TURNS: u32 = if IS_MODEL { 2 } else { 127 };
 /// For how many spins, half a microsecond or so, it lets tasks gather outside.
 const BREATH: u32 = 16;
 
