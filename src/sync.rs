@@ -179,7 +179,7 @@ pub(crate) fn linger(has_come: impl Fn() -> bool) -> bool {
     /// Looks at growing distance, some microseconds in all.
     const SPINS: u32 = 4;
     /// Then looks that let other threads have the core. A model tries what they may find, once.
-    const YIELDS: u32 = if IS_MODEL { 0 } else { 16 };
+    const YIELDS: u32 = if IS_MODEL { 1 } else { 16 };
     /// What an offer that nobody takes stays far below.
     const DEAR: Duration = Duration::from_micros(200);
     const PAUSE: Duration = Duration::from_secs(1);

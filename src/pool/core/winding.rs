@@ -16,7 +16,7 @@ use crate::sync::thread::{self, ThreadId};
 use crate::sync::Instant;
 use crate::task::cell::AnyTask;
 use crate::task::slot::{Ended, Sighting, Slot};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -231,24 +231,30 @@ impl Member for Core {
 
     fn abandon(&self) {
         let mut state = self.state.lock();
-        while state.crew.values().any(Worker::is_between_queue_and_task) {
+        // Looked at until nobody is in between after the look either: a task that ended before it is counted by then, and one
+        // that ends from now on was seen.
+        let mut seen = loop {
+            let look = |worker: &Worker| (worker.slot.ended_bare(), worker.slot.bare(), worker.slot.cells());
+            let seen: BTreeMap<_, _> = state.crew.iter().map(|(id, worker)| (*id, look(worker))).collect();
+            if !state.crew.values().any(Worker::is_between_queue_and_task) {
+                break seen;
+            }
             drop(state);
+            drop(seen); // With it, perhaps, the last of a task.
             thread::yield_now();
             state = self.state.lock();
-        }
+        };
         let mut tasks: Vec<(RunningTask, Arc<dyn AnyTask>)> = Vec::new();
         let mut abandoned = Vec::new();
         let mut stuck = 0;
-        for worker in state.crew.values_mut() {
+        for (id, worker) in &mut state.crew {
             if worker.given_up.is_some() || worker.is_waiting() {
                 continue;
             }
             let name = worker.slot.name.clone();
             // The queue is empty and closed, and this holds its lock, so no task begins here; one that ends now is
             // counted by the thread, and frozen out of the count if it had not been at this moment.
-            let then = worker.slot.ended_bare();
-            let bare = worker.slot.bare();
-            let cells = worker.slot.cells();
+            let Some((then, bare, cells)) = seen.remove(id) else { continue };
             if bare.is_none() && cells.is_empty() {
                 continue;
             }
