@@ -91,8 +91,8 @@ fn a_wait_for_room_takes_what_is_free_at_once_and_what_comes_free_in_time() {
 
 #[test]
 fn the_tasks_of_each_producer_stay_in_their_order_through_a_queue_of_one_place() {
-    const TASKS: usize = 300;
     let _tidy = tidy();
+    const TASKS: usize = 300;
     within(|| {
         let pool = builder(1, 1).build().unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -124,8 +124,8 @@ fn the_tasks_of_each_producer_stay_in_their_order_through_a_queue_of_one_place()
 
 #[test]
 fn tasks_that_panic_give_their_places_back() {
-    const TASKS: u64 = 200;
     let _tidy = tidy();
+    const TASKS: u64 = 200;
     within(|| {
         let pool = builder(2, 2).build().unwrap();
         let producers: Vec<_> = (0..4)
