@@ -333,6 +333,7 @@ fn watched(builder: PoolBuilder) -> (PoolBuilder, Weak<Tracked<()>>) {
 
 #[test]
 fn a_pool_that_is_over_keeps_nothing_of_what_it_was_given() {
+    let _tidy = tidy();
     type End = (&'static str, fn(&Registry, Pool));
     let ends: [End; 8] = [
         ("never used", |_, pool| drop(pool)),
@@ -369,7 +370,6 @@ fn a_pool_that_is_over_keeps_nothing_of_what_it_was_given() {
             drop((go, pool));
         }),
     ];
-    let _tidy = tidy();
     let silent = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     for (name, end) in ends {
@@ -411,6 +411,7 @@ fn a_pool_leaves_its_registry_when_it_has_ended() {
 /// Pool, queue, task, pool: an end of whatever kind breaks the circle.
 #[test]
 fn queued_tasks_that_own_their_pool_do_not_keep_it_for_ever() {
+    let _tidy = tidy();
     type End = (&'static str, fn(&Registry, &Pool, Sender<()>));
     let ends: [End; 5] = [
         ("the registry drains it", |registry, _, go| {
@@ -437,7 +438,6 @@ fn queued_tasks_that_own_their_pool_do_not_keep_it_for_ever() {
             drop(go);
         }),
     ];
-    let _tidy = tidy();
     for (name, end) in ends {
         within(move || {
             let registry = registry();
@@ -484,6 +484,7 @@ impl Drop for Uses {
 
 #[test]
 fn no_lock_is_held_while_a_capture_is_dropped() {
+    let _tidy = tidy();
     type Drops = (&'static str, fn(&Registry, &Pool, Uses));
     let paths: [Drops; 14] = [
         ("it has run", |_, pool, uses| pool.execute(move || _ = &uses).unwrap()),
@@ -545,7 +546,6 @@ fn no_lock_is_held_while_a_capture_is_dropped() {
             registry.shutdown_timeout(Duration::ZERO);
         }),
     ];
-    let _tidy = tidy();
     for (name, path) in paths {
         within(move || {
             let (registry, elsewhere) = (registry(), common::registry());
@@ -563,6 +563,7 @@ fn no_lock_is_held_while_a_capture_is_dropped() {
 
 #[test]
 fn whatever_keeps_a_pool_open_may_be_dropped_last_inside_its_own_task() {
+    let _tidy = tidy();
     type Keep = fn(Pool) -> Box<dyn std::any::Any + Send>;
     let keeps: [Keep; 4] = [
         |pool| Box::new(pool),
@@ -570,7 +571,6 @@ fn whatever_keeps_a_pool_open_may_be_dropped_last_inside_its_own_task() {
         |pool| Box::new(pool.map(0..3, |n| n)),
         |pool| Box::new(pool.map_unordered(0..3, |n| n)),
     ];
-    let _tidy = tidy();
     within(move || {
         for keep in keeps {
             let registry = registry();
@@ -591,6 +591,7 @@ fn whatever_keeps_a_pool_open_may_be_dropped_last_inside_its_own_task() {
 
 #[test]
 fn the_threads_are_those_of_before_after_every_end() {
+    let _tidy = tidy();
     let ends: [fn(Pool); 5] = [
         drop,
         |pool| drop(pool.shutdown()),
@@ -600,7 +601,6 @@ fn the_threads_are_those_of_before_after_every_end() {
     ];
     let ran = Arc::new(AtomicUsize::new(0));
     for end in ends {
-        let _tidy = tidy(); // which looks at the threads
         for _ in 0..20 {
             let pool = Pool::builder().registry(&registry()).max_threads(3).keep_alive(Duration::MAX);
             let pool = pool.build().unwrap();
@@ -616,6 +616,7 @@ fn the_threads_are_those_of_before_after_every_end() {
             all.wait();
             end(pool);
         }
+        _tidy.expect_nothing();
     }
     assert_eq!(ran.load(SeqCst), 300);
 }

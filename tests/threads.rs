@@ -198,9 +198,9 @@ fn submit(pool: &Pool, follow_ups: u32, ran: &Arc<AtomicUsize>) -> bool {
 
 #[test]
 fn all_that_was_accepted_runs_where_every_so_many_threads_are_refused() {
+    let _tidy = tidy();
     const SUBMITTERS: usize = 3;
     const EACH: usize = 300;
-    let _tidy = tidy();
     within(|| {
         for keep_alive in [Duration::ZERO, Duration::from_micros(50), Duration::MAX] {
             for every in 1..=4 {

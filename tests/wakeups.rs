@@ -70,8 +70,8 @@ impl Drop for Ended {
 
 #[test]
 fn pools_that_end_while_their_registry_shuts_down_run_everything_and_are_joined() {
-    thread_local!(static ENDED: RefCell<Option<Ended>> = const { RefCell::new(None) });
     let _tidy = tidy();
+    thread_local!(static ENDED: RefCell<Option<Ended>> = const { RefCell::new(None) });
     within(|| {
         for round in 0..150 {
             let registry = registry();
@@ -120,8 +120,8 @@ impl Drop for Slow {
 
 #[test]
 fn while_a_worker_is_joined_its_registry_and_its_pool_answer_everybody() {
-    thread_local!(static SLOW: RefCell<Option<Slow>> = const { RefCell::new(None) });
     let _tidy = tidy();
+    thread_local!(static SLOW: RefCell<Option<Slow>> = const { RefCell::new(None) });
     within(|| {
         let registry = registry();
         let pool = common::pool_in(&registry, 1);
@@ -157,8 +157,8 @@ fn while_a_worker_is_joined_its_registry_and_its_pool_answer_everybody() {
 /// A sampler beside tasks of every kind: no count is ever beyond what there can be. One that went below zero would be.
 #[test]
 fn no_count_is_ever_more_than_there_can_be() {
-    const ROUNDS: u64 = 3_000;
     let _tidy = tidy();
+    const ROUNDS: u64 = 3_000;
     within(|| {
         let pool = builder(3).keep_alive(Duration::from_micros(50)).build().unwrap();
         let (begun, ended, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -250,9 +250,9 @@ mod spurious {
 
     #[test]
     fn a_wake_up_for_nothing_is_taken_for_no_task_no_end_and_no_time_out() {
+        let _tidy = tidy();
         const HOUR: Duration = Duration::from_secs(3600);
         type Wait = Box<dyn FnOnce() + Send>;
-        let _tidy = tidy();
         within(|| {
             let idle = [
                 builder(2).name("w-timed").keep_alive(HOUR).build().unwrap(),
