@@ -174,7 +174,7 @@ fn unpoisoned<G>(result: LockResult<G>) -> G {
 ///
 /// After a few looks it offers its core to others between two looks, which costs next to nothing where nobody wants it. Where
 /// other programs do, it is gone for milliseconds, and what was waited for has long come: once that has happened, no thread
-/// of the process offers it for a second.
+/// of the process offers it for a while, longer than it lost.
 pub(crate) fn linger(has_come: impl Fn() -> bool) -> bool {
     /// Looks at growing distance, some microseconds in all.
     const SPINS: u32 = 4;
@@ -182,7 +182,7 @@ pub(crate) fn linger(has_come: impl Fn() -> bool) -> bool {
     const YIELDS: u32 = if IS_MODEL { 1 } else { 16 };
     /// What an offer that nobody takes stays far below.
     const DEAR: Duration = Duration::from_micros(200);
-    const PAUSE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(10);
     /// Until when nobody offers, as `os::now` counts. Relaxed: a hint.
     static NOT_UNTIL: AtomicU64 = AtomicU64::new(0);
     for look in 0..SPINS {
