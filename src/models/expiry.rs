@@ -13,7 +13,7 @@ fn expiring(max_threads: usize, min_threads: usize, keep_alive: Duration) -> (Re
 fn submit_while_workers_expire(max_threads: usize, min_threads: usize, keep_alive: Duration) {
     explore(move || {
         let (_registry, pool) = expiring(max_threads, min_threads, keep_alive);
-        let time = Time::jumps(4);
+        let time = Time::passes();
         let trace = Trace::default();
         let other = {
             let (pool, trace) = (pool.clone(), trace.clone());
