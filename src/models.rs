@@ -24,6 +24,7 @@ mod cancel;
 mod crew;
 mod delays;
 mod ends;
+mod exhausted;
 mod expiry;
 mod handles;
 mod inside;

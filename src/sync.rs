@@ -56,8 +56,8 @@ mod chosen {
     pub(crate) use shuttle::thread_local;
 
     pub(crate) mod thread {
-        pub(crate) use crate::sync::modelled::park_timeout;
-        pub(crate) use shuttle::thread::{current, park, yield_now, Builder, JoinHandle, Thread, ThreadId};
+        pub(crate) use crate::sync::modelled::{park_timeout, Builder};
+        pub(crate) use shuttle::thread::{current, park, yield_now, JoinHandle, Thread, ThreadId};
     }
 }
 

@@ -1,4 +1,4 @@
-//! What [shuttle](https://docs.rs/shuttle) lacks: waits that time out, and a clock.
+//! What [shuttle](https://docs.rs/shuttle) lacks: waits that time out, a clock, and a system that is out of threads.
 //!
 //! Time stands still but for two things: whoever reads it finds it a microsecond later, so that loops which wait for a
 //! moment come to an end, and a model calls [`pass`], which moves it on to the next moment that somebody waits for. Only the
@@ -11,8 +11,9 @@
 #![allow(unsafe_code)]
 
 use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
-use shuttle::thread::{self, Thread};
+use shuttle::thread::{self, JoinHandle, Thread};
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::ops::{Add, Deref, DerefMut, Sub};
 use std::sync::{Arc, LockResult, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,8 @@ std::thread_local! {
     static TIMED: RefCell<Vec<(Instant, Sleeper)>> = const { RefCell::new(Vec::new()) };
     /// Whether waits may end without a reason, as the system's may.
     static SPURIOUS: Cell<bool> = const { Cell::new(false) };
+    /// Whether the system has no more threads.
+    static IS_EXHAUSTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// To be called first in each execution.
@@ -33,6 +36,12 @@ pub(crate) fn reset(spurious: bool) {
     NOW.set(0);
     TIMED.take();
     SPURIOUS.set(spurious);
+    IS_EXHAUSTED.set(false);
+}
+
+/// From now on the system has no threads to give, or has again.
+pub(crate) fn exhaust_threads(is_exhausted: bool) {
+    IS_EXHAUSTED.set(is_exhausted);
 }
 
 /// Moves time on to the next moment that somebody waits for, and wakes them. Says whether there was one.
@@ -48,6 +57,11 @@ pub(crate) fn pass() -> bool {
         Sleeper::Parks(thread) => thread.unpark(),
     }
     true
+}
+
+/// How many threads wait for a moment.
+pub(crate) fn waits() -> usize {
+    TIMED.with_borrow(Vec::len)
 }
 
 enum Sleeper {
@@ -267,4 +281,31 @@ pub(crate) fn park_timeout(timeout: Duration) {
     TIMED.with_borrow_mut(|timed| {
         timed.retain(|(_, sleeper)| !matches!(sleeper, Sleeper::Parks(other) if other.id() == me.id()));
     });
+}
+
+/// As shuttle's, but that the system may have no thread to give.
+pub(crate) struct Builder(thread::Builder);
+
+impl Builder {
+    pub(crate) fn new() -> Builder {
+        Builder(thread::Builder::new())
+    }
+
+    pub(crate) fn name(self, name: String) -> Builder {
+        Builder(self.0.name(name))
+    }
+
+    pub(crate) fn stack_size(self, size: usize) -> Builder {
+        Builder(self.0.stack_size(size))
+    }
+
+    pub(crate) fn spawn<T: Send + 'static>(
+        self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<JoinHandle<T>> {
+        match IS_EXHAUSTED.get() {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => self.0.spawn(f),
+        }
+    }
 }
