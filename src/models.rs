@@ -1,6 +1,6 @@
 //! Whole pools and registries, every step of every thread in an order that is drawn.
 //!
-//! `cargo test --release -p models --features shuttle` runs the crate itself, queue
+//! `cargo test --profile models -p models --features shuttle` runs the crate itself, queue
 //! included, on [shuttle](https://docs.rs/shuttle): threads are coroutines, and at each operation on a lock, an atomic or a
 //! thread the scheduler draws who takes the next step. The queue's blocks and deques are small, so that they wrap. A
 //! lost wake-up is a deadlock, which shuttle finds; a lost or doubled task is a wrong count; a leak is a [`Trace`] too many;

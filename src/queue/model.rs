@@ -1,6 +1,6 @@
 //! The queue's protocols, in every order in which threads may take their steps and see each other's writes.
 //!
-//! `cargo test --release -p models --features loom queue::model` builds the queue itself, not a copy of it,
+//! `cargo test --profile models -p models --features loom queue::model` builds the queue itself, not a copy of it,
 //! with [loom](https://docs.rs/loom)'s primitives: injector, deques and [`Queue`] are those of the pool, with blocks of
 //! two slots and deques of two, so that both wrap. What stands in for the pool here is the lock, the sleep, and the order
 //! in which the pool calls the queue's methods: `submit` and `work` below are `Core::submit` and `Core::next` without

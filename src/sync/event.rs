@@ -96,7 +96,7 @@ impl Drop for Announced<'_> {
     }
 }
 
-/// `cargo test --release -p models --features loom event::model`: in every order, and with every value that memory may show.
+/// `cargo test --profile models -p models --features loom event::model`: in every order, and with every value that memory may show.
 /// What is waited for is read and written `Relaxed`, so that nothing but the eventcount orders it.
 #[cfg(all(test, winddown_loom))]
 mod model {
