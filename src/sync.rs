@@ -56,8 +56,8 @@ mod chosen {
     pub(crate) use shuttle::thread_local;
 
     pub(crate) mod thread {
-        pub(crate) use crate::sync::modelled::{park_timeout, Builder};
-        pub(crate) use shuttle::thread::{current, park, yield_now, JoinHandle, Thread, ThreadId};
+        pub(crate) use crate::sync::modelled::{current, park, park_timeout, Builder, Thread};
+        pub(crate) use shuttle::thread::{yield_now, JoinHandle, ThreadId};
     }
 }
 

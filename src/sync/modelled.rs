@@ -1,4 +1,5 @@
-//! What [shuttle](https://docs.rs/shuttle) lacks: waits that time out, a clock, and a system that is out of threads.
+//! What [shuttle](https://docs.rs/shuttle) lacks: waits that time out, a clock, parked threads that sleep until they are woken, and
+//! a system that is out of threads.
 //!
 //! Time stands still but for two things: whoever reads it finds it a microsecond later, so that loops which wait for a
 //! moment come to an end, and a model calls [`pass`], which moves it on to the next moment that somebody waits for. Only the
@@ -11,10 +12,12 @@
 #![allow(unsafe_code)]
 
 use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
-use shuttle::thread::{self, JoinHandle, Thread};
+use shuttle::thread::{self, JoinHandle, ThreadId};
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::ops::{Add, Deref, DerefMut, Sub};
+use std::rc::Rc;
 use std::sync::{Arc, LockResult, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ pub(crate) struct Instant(u64);
 std::thread_local! {
     static NOW: Cell<u64> = const { Cell::new(0) };
     static TIMED: RefCell<Vec<(Instant, Sleeper)>> = const { RefCell::new(Vec::new()) };
+    static TOKENS: RefCell<HashMap<ThreadId, Rc<Token>>> = RefCell::default();
     /// Whether waits may end without a reason, as the system's may.
     static SPURIOUS: Cell<bool> = const { Cell::new(false) };
     /// Whether the system has no more threads.
@@ -35,6 +39,7 @@ std::thread_local! {
 pub(crate) fn reset(spurious: bool) {
     NOW.set(0);
     TIMED.take();
+    TOKENS.take();
     SPURIOUS.set(spurious);
     IS_EXHAUSTED.set(false);
 }
@@ -272,12 +277,59 @@ fn draw(bound: usize) -> usize {
     shuttle::rand::thread_rng().gen_range(0..bound)
 }
 
+/// Shuttle's, but that a parked thread does not wake without a reason, which would hide that nobody has woken it, unless waits
+/// may end so.
+#[derive(Clone)]
+pub(crate) struct Thread(thread::Thread);
+
+pub(crate) fn current() -> Thread {
+    Thread(thread::current())
+}
+
+/// What a thread is given by whoever unparks it, and takes when it parks.
+struct Token {
+    given: BatchSemaphore,
+    is_there: Cell<bool>,
+}
+
+impl Thread {
+    pub(crate) fn id(&self) -> ThreadId {
+        self.0.id()
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.0.name()
+    }
+
+    fn token(&self) -> Rc<Token> {
+        let new =
+            || Rc::new(Token { given: BatchSemaphore::new(0, Fairness::Unfair), is_there: Cell::new(false) });
+        TOKENS.with_borrow_mut(|tokens| tokens.entry(self.id()).or_insert_with(new).clone())
+    }
+
+    pub(crate) fn unpark(&self) {
+        let token = self.token();
+        if !token.is_there.replace(true) {
+            token.given.release(1);
+        }
+    }
+}
+
+pub(crate) fn park() {
+    let token = current().token();
+    if SPURIOUS.get() && draw(8) == 0 {
+        return;
+    }
+    let _ = token.given.acquire_blocking(1);
+    token.is_there.set(false);
+}
+
 pub(crate) fn park_timeout(timeout: Duration) {
-    let me = thread::current();
+    let me = current();
     if let Some(until) = Instant::now().checked_add(timeout) {
         TIMED.with_borrow_mut(|timed| timed.push((until, Sleeper::Parks(me.clone()))));
     }
-    thread::park();
+    park();
     TIMED.with_borrow_mut(|timed| {
         timed.retain(|(_, sleeper)| !matches!(sleeper, Sleeper::Parks(other) if other.id() == me.id()));
     });
