@@ -99,14 +99,17 @@ fn a_wait_for_idleness_does_not_wait_for_what_is_not_due() {
         let (registry, pool) = pool(1);
         let trace = Trace::default();
         let later = pool.spawn_after(SECOND, trace.task()).unwrap();
+        let last = pool.spawn_after(2 * SECOND, trace.task()).unwrap();
         let canceller = thread::spawn(move || later.cancel());
         pool.execute(trace.task()).unwrap();
         pool.wait_idle();
         assert_eq!(trace.ran(), 1);
         assert!(canceller.join().unwrap());
         pool.wait_idle();
+        assert_eq!(pool.stats().delayed, 1);
         let stats = pool.shutdown().stats().clone();
-        assert_eq!((stats.completed, stats.cancelled, stats.delayed), (1, 1, 0));
+        assert_eq!((stats.completed, stats.cancelled, stats.delayed), (1, 2, 0));
+        assert!(last.join().unwrap_err().is_cancelled());
         // No time passes: the thread that calls ends since it is told to.
         registry.shutdown();
         trace.assert_no_captures();

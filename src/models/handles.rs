@@ -23,13 +23,25 @@ fn a_join_ends_when_the_task_does() {
 fn a_join_that_runs_out_of_time_gives_the_handle_back_and_the_next_gets_the_result() {
     explore(|| {
         let (_registry, pool) = pool(1);
-        let _time = Time::jumps(2);
-        let handle = pool.spawn(|| 5).unwrap();
+        let (go, wait) = shuttle::sync::mpsc::channel::<()>();
+        let task = move || {
+            let _ = wait.recv();
+            5
+        };
+        let handle = pool.spawn(task).unwrap();
+        let opener = thread::spawn(move || {
+            (0..20).for_each(|_| thread::yield_now());
+            drop(go);
+        });
+        let time = Time::passes();
         let result = match handle.join_timeout(Duration::from_secs(1)) {
             Ok(result) => result,
-            Err(handle) => handle.join(),
+            // Whoever waits last is told.
+            Err(handle) => thread::spawn(move || handle.join()).join().unwrap(),
         };
         assert_eq!(result.unwrap(), 5);
+        opener.join().unwrap();
+        drop(time);
         pool.shutdown();
     });
 }
@@ -78,10 +90,19 @@ fn a_result_that_nobody_takes_is_dropped_once() {
         let (_registry, pool) = pool(1);
         let trace = Trace::default();
         let result = trace.clone();
-        let handle = pool.spawn(move || result).unwrap();
+        let (ends, about_to_end) = shuttle::sync::mpsc::channel();
+        let task = move || {
+            ends.send(()).unwrap();
+            result
+        };
+        let handle = pool.spawn(task).unwrap();
+        // The task is there for as long as somebody may cancel it, and its result is not.
+        let canceller = handle.canceller();
+        about_to_end.recv().unwrap();
         drop(handle);
         pool.shutdown();
         trace.assert_no_captures();
+        drop(canceller);
     });
 }
 
@@ -129,6 +150,7 @@ fn join_any_has_one_success_and_leaves_nothing_queued() {
         let trace = Trace::default();
         let handles: Vec<_> = (0..3).map(|_| pool.spawn(trace.task()).unwrap()).collect();
         assert!(join_any(handles).unwrap().is_ok());
+        assert_eq!(pool.stats().queued, 0);
         pool.wait_idle();
         let stats = pool.shutdown().stats().clone();
         assert_eq!(stats.completed + stats.cancelled, 3);

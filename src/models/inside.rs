@@ -33,6 +33,30 @@ fn a_join_in_place_and_a_shutdown_that_hands_back_settle_the_child_once() {
 }
 
 #[test]
+fn a_join_in_place_and_a_deadline_count_the_child_once() {
+    explore(|| {
+        let (_registry, pool) = pool(1);
+        let (spawned, has_spawned) = channel();
+        let inner = pool.clone();
+        let parent = move || {
+            let child = inner.spawn(|| ()).unwrap();
+            spawned.send(()).unwrap();
+            child.join().is_ok()
+        };
+        let parent = pool.spawn(parent).unwrap();
+        has_spawned.recv().unwrap();
+        // Whoever claims the child counts it, the parent a little later than it claims it.
+        let report = pool.shutdown_timeout(Duration::ZERO);
+        assert_adds_up(report.stats());
+        assert_eq!((report.stats().queued, report.stats().running), (0, 0));
+        drop(parent);
+        while pool.stats().threads > 0 {
+            thread::yield_now();
+        }
+    });
+}
+
+#[test]
 fn a_scope_in_a_task_ends_though_its_tasks_are_doomed_meanwhile() {
     for max_threads in [1, 2] {
         explore(move || {
@@ -97,14 +121,18 @@ fn a_map_that_is_dropped_early_leaves_nothing_behind() {
             let trace = trace.clone();
             move |n: usize| {
                 trace.leave();
+                // What has started ends when it is told.
+                while n > 0 && !crate::task::is_cancelled() {
+                    thread::yield_now();
+                }
                 n
             }
         };
         let mut ordered = pool.map_with_lookahead(0_usize.., 3, f.clone());
         assert_eq!(ordered.next().unwrap().unwrap(), 0);
-        let mut unordered = pool.map_unordered(0..3_usize, f);
-        assert!(unordered.next().unwrap().unwrap() < 3);
         drop(ordered);
+        let mut unordered = pool.map_unordered(0..3_usize, f);
+        assert_eq!(unordered.next().unwrap().unwrap(), 0);
         drop(unordered);
         pool.wait_idle();
         let stats = pool.shutdown().stats().clone();
@@ -146,10 +174,9 @@ fn a_permit_is_lent_to_those_who_are_waited_for() {
             let last = limited.spawn(trace.task()).unwrap();
             let is_cancelled = last.cancel();
             assert_eq!(last.join().is_err(), is_cancelled);
-            pool.wait_idle();
-            // The permit is there again, and no more than one.
+            // Those that have waited take the permit again, and give it back, while these come: one at a time.
             let running = Arc::new(AtomicUsize::new(0));
-            let alone = [(); 2].map(|()| {
+            let alone = [(); 3].map(|()| {
                 let running = running.clone();
                 limited.spawn(move || {
                     assert_eq!(running.fetch_add(1, Ordering::Relaxed), 0);
@@ -179,11 +206,13 @@ fn a_limited_task_joins_one_of_its_limit_and_one_of_another() {
             let parent = move || {
                 let a = same.spawn(|| 1).unwrap();
                 let b = elsewhere.spawn(|| 2).unwrap();
-                a.join().unwrap() + b.join().unwrap()
+                // Another thread has to run the one before it, for which there may be none.
+                let c = elsewhere.spawn(|| 3).unwrap();
+                [a, c, b].into_iter().map(|handle| handle.join().unwrap()).sum::<i32>()
             };
             let parents = [mine.spawn(parent.clone()).unwrap(), mine.spawn(parent).unwrap()];
-            parents.into_iter().for_each(|parent| assert_eq!(parent.join().unwrap(), 3));
-            assert_eq!(pool.shutdown().stats().completed, 7);
+            parents.into_iter().for_each(|parent| assert_eq!(parent.join().unwrap(), 6));
+            assert_eq!(pool.shutdown().stats().completed, 9);
         });
     }
 }
@@ -237,6 +266,8 @@ fn who_waits_for_a_task_behind_a_limit_gets_it_when_it_is_handed_back() {
             usize::from(child.join().is_ok())
         });
         (0..2).for_each(|_| has_started.recv().unwrap());
+        // Meanwhile the parent comes to wait, or nearly so.
+        (0..40).for_each(|_| thread::yield_now());
         // This waits for the parent, which waits for what is handed back here.
         let (report, unstarted) = pool.shutdown_now();
         assert_adds_up(report.stats());

@@ -70,7 +70,10 @@ fn a_scope_ends_when_all_that_borrows_from_it_has() {
         let (_registry, pool) = pool(1);
         let closer = {
             let pool = pool.clone();
-            thread::spawn(move || drop(pool.shutdown_now()))
+            thread::spawn(move || {
+                let (_, unstarted) = pool.shutdown_now();
+                assert!(unstarted.is_empty(), "what borrows is never handed back");
+            })
         };
         let mut numbers = [1, 2, 3];
         pool.scope(|s| {

@@ -1,8 +1,9 @@
 //! Who waits for room in a full queue gets it, or is told why not: against close, time-outs and cancels.
 
 use super::*;
-use crate::{JoinHandle as Handle, RejectReason, WhenFull};
+use crate::{JoinHandle as Handle, Phase, RejectReason, WhenFull};
 use shuttle::future::block_on;
+use shuttle::sync::mpsc::{channel, Receiver, Sender};
 use std::future::Future;
 use std::time::Duration;
 
@@ -13,17 +14,29 @@ fn narrow() -> (Registry, Pool) {
     (registry, pool)
 }
 
-/// One task that runs until it is let go, and one that fills the queue behind it.
-fn fill(pool: &Pool, trace: &Trace) -> (shuttle::sync::mpsc::Sender<()>, Handle<()>) {
-    let (go, wait) = shuttle::sync::mpsc::channel::<()>();
-    let (started, has_started) = shuttle::sync::mpsc::channel();
-    let blocker = move || {
+/// A task that runs until it is let go, and says when it has started.
+fn held() -> (impl FnOnce() + Send + 'static, Sender<()>, Receiver<()>) {
+    let ((go, wait), (started, has_started)) = (channel::<()>(), channel());
+    let task = move || {
         started.send(()).unwrap();
         let _ = wait.recv();
     };
+    (task, go, has_started)
+}
+
+/// One task that runs until it is let go, and one that fills the queue behind it.
+fn fill(pool: &Pool, trace: &Trace) -> (Sender<()>, Handle<()>) {
+    let (blocker, go, has_started) = held();
     pool.execute(blocker).unwrap();
     has_started.recv().unwrap();
     (go, pool.spawn(trace.task()).unwrap())
+}
+
+/// Returns when so many submitters wait for room.
+fn until_in_line(pool: &Pool, submitters: usize) {
+    while pool.submitters_in_line() < submitters {
+        thread::yield_now();
+    }
 }
 
 fn in_background<R: Send + 'static>(
@@ -47,6 +60,36 @@ fn who_waits_for_room_goes_on_when_there_is_some() {
         let stats = pool.shutdown().stats().clone();
         assert_eq!((trace.ran(), stats.completed, stats.rejected), (3, 3, 0));
         assert_adds_up(&stats);
+    });
+}
+
+#[test]
+fn a_task_that_is_taken_without_the_lock_leaves_its_room_to_whoever_waits() {
+    explore(|| {
+        let registry = Registry::root();
+        let pool = builder(&registry, 1).queue_capacity(2).when_full(WhenFull::Block).build().unwrap();
+        let trace = Trace::default();
+        let [(first, go_first, first_runs), (second, go_second, second_runs), (third, go_third, _runs)] =
+            [(); 3].map(|()| held());
+        // In a model two tasks fill a block of the queue: the second and the third are to be in one.
+        pool.spawn(|| ()).unwrap().join().unwrap();
+        pool.execute(first).unwrap();
+        first_runs.recv().unwrap();
+        pool.execute(second).unwrap();
+        pool.execute(third).unwrap();
+        drop(go_first);
+        second_runs.recv().unwrap();
+        // The third is in the worker's own queue by now, and this one outside.
+        pool.execute(trace.task()).unwrap();
+        let waiting = {
+            let task = trace.task();
+            in_background(&pool, move |pool| pool.execute(task).unwrap())
+        };
+        drop(go_second);
+        // The third goes on for as long as the other waits: no more room is made.
+        waiting.join().unwrap();
+        drop(go_third);
+        assert_eq!((pool.shutdown().stats().completed, trace.ran()), (6, 2));
     });
 }
 
@@ -83,8 +126,18 @@ fn who_waits_for_room_when_the_pool_closes_gets_in_or_the_task_back() {
             let task = trace.task();
             in_background(&pool, move |pool| pool.execute(task).map_err(|refused| refused.reason()))
         });
-        let opener = thread::spawn(move || drop(go));
+        until_in_line(&pool, 2);
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let opener = {
+            let is_closed = is_closed.clone();
+            thread::spawn(move || {
+                let was_closed = is_closed.load(Ordering::Relaxed);
+                drop(go);
+                was_closed
+            })
+        };
         pool.close();
+        is_closed.store(true, Ordering::Relaxed);
         let accepted = waiting.map(|waiting| match waiting.join().unwrap() {
             Ok(()) => 1,
             Err(reason) => {
@@ -92,10 +145,13 @@ fn who_waits_for_room_when_the_pool_closes_gets_in_or_the_task_back() {
                 0
             }
         });
-        opener.join().unwrap();
+        let accepted = accepted.iter().sum::<usize>();
+        if opener.join().unwrap() {
+            assert_eq!(accepted, 0, "room that is made later is for nobody");
+        }
         filler.join().unwrap();
         pool.shutdown();
-        assert_eq!(trace.ran(), 1 + accepted.iter().sum::<usize>());
+        assert_eq!(trace.ran(), 1 + accepted);
         drop(pool);
         trace.assert_no_captures();
     });
@@ -107,15 +163,17 @@ fn room_is_not_lost_with_one_whose_time_is_up() {
         let (_registry, pool) = narrow();
         let trace = Trace::default();
         let (go, filler) = fill(&pool, &trace);
-        let _time = Time::jumps(2);
         let timed = {
             let task = trace.task();
             in_background(&pool, move |pool| pool.execute_timeout(task, Duration::from_secs(1)).is_ok())
         };
+        until_in_line(&pool, 1);
         let patient = {
             let task = trace.task();
             in_background(&pool, move |pool| pool.execute(task).unwrap())
         };
+        until_in_line(&pool, 2);
+        let _time = Time::passes();
         drop(go);
         // Whether or not the first got room before its time was up, the second does.
         patient.join().unwrap();
@@ -180,20 +238,36 @@ fn room_is_not_lost_with_a_future_that_is_dropped() {
 
 #[test]
 fn tasks_that_wait_for_room_elsewhere_are_served_while_everything_drains() {
-    explore(|| {
-        let registry = Registry::root();
-        let narrow = builder(&registry, 1).queue_capacity(1).build().unwrap();
-        let feeder = builder(&registry, 1).build().unwrap();
-        let trace = Trace::default();
-        for _ in 0..2 {
-            let (narrow, inner) = (narrow.clone(), trace.clone());
-            let feed = move || (0..2).for_each(|_| narrow.execute(inner.task()).unwrap());
-            feeder.execute(feed).unwrap();
-        }
-        let report = registry.shutdown();
-        assert!(report.is_clean());
-        assert_eq!((trace.ran(), report.totals().completed), (4, 6));
-        drop((narrow, feeder));
-        trace.assert_no_captures();
-    });
+    // Pools close and drain, newest first: the one that is fed before the one that feeds it, or after that.
+    for is_fed_newest in [true, false] {
+        explore(move || {
+            let registry = Registry::root();
+            let older = builder(&registry, 1).queue_capacity(1).build().unwrap();
+            let newer = builder(&registry, 1).queue_capacity(1).build().unwrap();
+            let (narrow, feeder) = if is_fed_newest { (newer, older) } else { (older, newer) };
+            let trace = Trace::default();
+            let (go, filler) = fill(&narrow, &trace);
+            for _ in 0..2 {
+                let (narrow, inner) = (narrow.clone(), trace.clone());
+                let feed = move || (0..2).for_each(|_| narrow.execute(inner.task()).unwrap());
+                feeder.execute(feed).unwrap();
+            }
+            until_in_line(&narrow, 1);
+            let opener = {
+                let registry = registry.clone();
+                thread::spawn(move || {
+                    while registry.phase() < Phase::Draining {
+                        thread::yield_now();
+                    }
+                    drop(go);
+                })
+            };
+            let report = registry.shutdown();
+            opener.join().unwrap();
+            assert!(report.is_clean());
+            assert_eq!((trace.ran(), report.totals().completed), (5, 8));
+            drop((narrow, feeder, filler));
+            trace.assert_no_captures();
+        });
+    }
 }

@@ -34,18 +34,24 @@ fn a_worker_that_wakes_without_a_reason_takes_it_for_none() {
 
 #[test]
 fn a_task_that_comes_while_the_last_worker_lies_down_is_run() {
-    explore(|| {
-        let (_registry, pool) = pool(2);
-        let submitters = [(); 2].map(|()| {
-            let pool = pool.clone();
-            // Each task is waited for before the next, so that workers fall asleep again and again.
-            thread::spawn(move || {
-                (0..3).for_each(|n| assert_eq!(pool.spawn(move || n).unwrap().join().unwrap(), n))
-            })
+    for max_threads in [1, 2] {
+        explore(move || {
+            let (_registry, pool) = pool(max_threads);
+            let submitters = [(); 2].map(|()| {
+                let pool = pool.clone();
+                // Two at once, of which the second comes upon a worker that runs, and then both are waited for: the next
+                // come upon one that falls asleep.
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        let handles = [1, 2].map(|n| pool.spawn(move || n).unwrap());
+                        assert_eq!(handles.map(|handle| handle.join().unwrap()), [1, 2]);
+                    }
+                })
+            });
+            submitters.into_iter().for_each(|submitter| submitter.join().unwrap());
+            assert_eq!(pool.shutdown().stats().completed, 8);
         });
-        submitters.into_iter().for_each(|submitter| submitter.join().unwrap());
-        assert_eq!(pool.shutdown().stats().completed, 6);
-    });
+    }
 }
 
 #[test]

@@ -111,6 +111,14 @@ impl Pool {
     }
 }
 
+#[cfg(all(test, winddown_shuttle))]
+impl Pool {
+    /// How many submitters wait for room: a model lets others go when they do.
+    pub(crate) fn submitters_in_line(&self) -> usize {
+        self.core.in_line()
+    }
+}
+
 /// A submission that waits for room; see [`Pool::spawn_async`].
 #[must_use = "nothing is submitted unless this is awaited"]
 pub struct SpawnAsync<F, T> {

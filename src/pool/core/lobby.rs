@@ -214,6 +214,12 @@ impl State {
 }
 
 impl Core {
+    /// How many wait in the line.
+    #[cfg(all(test, winddown_shuttle))]
+    pub(in crate::pool) fn in_line(&self) -> usize {
+        self.state.lock().lobby.waiting.len()
+    }
+
     /// Calls submitters, for a worker that has taken a task from its own queue, and runs that.
     #[cold]
     pub(super) fn make_way(&self, job: Job<Slot>, slot: &Slot) {
