@@ -348,3 +348,27 @@ fn a_removed_hook_whose_capture_panics_when_it_is_dropped_was_there() {
     assert!(registry.remove(id));
     assert!(!registry.remove(id));
 }
+
+/// The thread that waited at the end of the scope did not count as blocked when all of its tasks had been started.
+#[test]
+fn a_task_in_a_scope_may_wait_for_one_that_needs_another_thread() {
+    let _tidy = tidy();
+    within(|| {
+        let registry = registry();
+        let pool = pool_in(&registry, 2);
+        let (inner, limited) = (pool.clone(), pool.limit(1));
+        let outer = move || {
+            let has_started = Barrier::new(2);
+            inner.scope(|s| {
+                s.spawn(|| {
+                    has_started.wait();
+                    // The second has to wait for the permit of the first, which no thread but a third is left to run.
+                    let [first, second] = [1, 2].map(|n| limited.spawn(move || n).unwrap());
+                    assert_eq!([second, first].map(|handle| handle.join().unwrap()), [2, 1]);
+                });
+                has_started.wait();
+            });
+        };
+        pool.spawn(outer).unwrap().join().unwrap();
+    });
+}

@@ -90,6 +90,26 @@ fn a_scope_in_a_task_ends_though_its_tasks_are_doomed_meanwhile() {
 }
 
 #[test]
+fn a_scope_leaves_a_thread_to_those_whom_its_tasks_wait_for() {
+    explore(|| {
+        let (_registry, pool) = pool(2);
+        let (inner, limited) = (pool.clone(), pool.limit(1));
+        let outer = move || {
+            inner.scope(|s| {
+                s.spawn(|| {
+                    let first = limited.spawn(|| 1).unwrap();
+                    // Another thread has to run the first, whether this one is the scope's or not.
+                    let second = limited.spawn(|| 2).unwrap();
+                    assert_eq!(second.join().unwrap() + first.join().unwrap(), 3);
+                });
+            });
+        };
+        pool.spawn(outer).unwrap().join().unwrap();
+        assert_eq!(pool.shutdown().stats().completed, 4);
+    });
+}
+
+#[test]
 fn scopes_within_scopes_end_on_however_few_threads() {
     for max_threads in [1, 2] {
         explore(move || {

@@ -5,7 +5,8 @@
 //! Whoever waits at the end of a scope may be the last worker. If it is inside a task of the same pool, the scope keeps a
 //! list of its tasks, and its owner runs in place what is queued there, as a join does. It looks for more when a task was
 //! added: a task is added to the list when it is in the queue, and the owner is signalled after that. A task that the list
-//! has lost is not queued any more: it was run, is being run, or is cancelled, and so somebody is at it.
+//! has lost is not queued any more: it was run, is being run, or is cancelled, and so somebody is at it. Whoever runs it may
+//! come to wait for a task that no other thread is left to run, so while the owner sleeps, its thread counts as blocked.
 
 use super::outcome::Panics;
 use super::tasks::Tasks;
@@ -76,6 +77,8 @@ impl Inner {
                 next.is_some() || self.tasks.none_left()
             };
             if !look() && !crate::sync::linger(|| self.tasks.none_left()) {
+                let is_inside = blocked.is_none() && self.queued.is_some();
+                let _blocked = is_inside.then(|| context::block(Wait::Join));
                 self.tasks.event().wait(|| None, look);
             }
             if next.is_some_and(|task| self.core.run_in_place(&|| task.clone()) == InPlace::NotYet) {
