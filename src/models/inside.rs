@@ -1,6 +1,7 @@
 //! Tasks run in place, lent permits, and maps and scopes that come to an early end.
 
 use super::*;
+use shuttle::rand::Rng;
 use shuttle::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -270,24 +271,25 @@ fn who_waits_for_a_task_behind_a_limit_gets_it_when_it_is_handed_back() {
         let (_registry, pool) = pool(2);
         let limited = pool.limit(1);
         let trace = Trace::default();
-        let (started, has_started) = channel();
+        let ((started, has_started), (go, wait)) = (channel(), channel::<()>());
         let holder = started.clone();
         let hold = move || {
             holder.send(()).unwrap();
-            while !crate::task::is_cancelled() {
-                thread::yield_now();
-            }
+            let _ = wait.recv();
         };
         limited.execute(hold).unwrap();
         let (behind, left) = (limited.clone(), trace.clone());
         let parent = pool.spawn(move || {
             let child = behind.spawn(left.task()).unwrap();
             started.send(()).unwrap();
-            usize::from(child.join().is_ok())
+            let is_ok = child.join().is_ok();
+            // The permit was there for nobody until now.
+            drop(go);
+            usize::from(is_ok)
         });
         (0..2).for_each(|_| has_started.recv().unwrap());
         // Meanwhile the parent comes to wait, or nearly so.
-        (0..40).for_each(|_| thread::yield_now());
+        (0..shuttle::rand::thread_rng().gen_range(0..40)).for_each(|_| thread::yield_now());
         // This waits for the parent, which waits for what is handed back here.
         let (report, unstarted) = pool.shutdown_now();
         assert_adds_up(report.stats());
