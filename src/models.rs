@@ -41,6 +41,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Schedul
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
+use std::cell::RefCell;
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
@@ -128,6 +129,15 @@ impl Trace {
         move || trace.leave()
     }
 
+    /// One that says that it has run, and says so once more when its thread drops what is local to it.
+    fn task_to_the_last(&self) -> impl FnOnce() + Send + 'static {
+        let trace = self.clone();
+        move || {
+            LAST.with(|last| last.borrow_mut().push(Last(trace.clone())));
+            trace.leave();
+        }
+    }
+
     fn leave(&self) {
         self.ran.fetch_add(1, Ordering::Relaxed);
     }
@@ -140,6 +150,20 @@ impl Trace {
     fn assert_no_captures(&self) {
         assert_eq!(Arc::strong_count(&self.captured), 1, "captures are left");
     }
+}
+
+/// Leaves a trace late.
+struct Last(Trace);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        thread::yield_now(); // For as long as others like.
+        self.0.leave();
+    }
+}
+
+shuttle::thread_local! {
+    static LAST: RefCell<Vec<Last>> = const { RefCell::new(Vec::new()) };
 }
 
 fn builder(registry: &Registry, max_threads: usize) -> PoolBuilder {

@@ -16,6 +16,9 @@ fn a_task_runs_or_is_cancelled_and_never_both() {
         let result = handle.join();
         // Before the handle resolves, captures are gone: what is left is the trace's own, and this.
         assert_eq!(Arc::strong_count(&captured), 2);
+        // And it is counted.
+        let stats = pool.stats();
+        assert_eq!((stats.completed + stats.cancelled, stats.queued + stats.running), (1, 0));
         let is_cancelled_by_other = other.join().unwrap();
         // Both may be told that it will never run, and then it does not.
         assert_eq!(is_cancelled || is_cancelled_by_other, result.is_err());

@@ -48,19 +48,24 @@ fn a_pool_that_is_built_while_the_shutdown_begins_is_drained_or_refused() {
         let builder = {
             let (registry, trace) = (registry.clone(), trace.clone());
             thread::spawn(move || match builder(&registry, 1).build() {
-                Ok(pool) => usize::from(pool.execute(trace.task()).is_ok()),
+                Ok(pool) => {
+                    let accepted = usize::from(pool.execute(trace.task()).is_ok());
+                    (Some(pool), accepted)
+                }
                 Err(error) => {
                     assert!(matches!(error, BuildError::ShuttingDown));
-                    0
+                    (None, 0)
                 }
             })
         };
         let report = registry.shutdown();
         assert_eq!(registry.phase(), Phase::Finished);
-        let accepted = builder.join().unwrap();
+        let (pool, accepted) = builder.join().unwrap();
         // Who built it before the pools close has its task run; no task is accepted after that.
+        assert_eq!(report.pools().len(), usize::from(pool.is_some()));
         assert_eq!(trace.ran(), accepted);
-        assert!(report.totals().accepted as usize <= accepted);
+        assert_eq!(report.totals().accepted as usize, accepted);
+        drop(pool);
         trace.assert_no_captures();
     });
 }
@@ -152,11 +157,11 @@ fn a_registry_below_is_wound_down_with_the_one_above_whoever_else_does_it() {
             thread::spawn(move || below.shutdown())
         };
         above.shutdown();
+        assert_eq!((above.phase(), below.phase()), (Phase::Finished, Phase::Finished));
         let own = own.join().unwrap();
         let accepted = submitter.join().unwrap();
         assert_eq!(trace.ran(), 1 + accepted);
         assert_eq!((own.totals().completed as usize, own.hooks().len()), (accepted, 1));
-        assert_eq!((above.phase(), below.phase()), (Phase::Finished, Phase::Finished));
     });
 }
 
@@ -165,13 +170,33 @@ fn the_last_handle_of_a_pool_may_go_while_its_registry_shuts_down() {
     explore(|| {
         let (registry, pool) = pool(1);
         let trace = Trace::default();
-        pool.execute(trace.task()).unwrap();
+        pool.execute(trace.task_to_the_last()).unwrap();
         let dropper = thread::spawn(move || drop(pool));
         let report = registry.shutdown();
+        // Its thread is joined, whoever had it by then.
+        assert_eq!(trace.ran(), 2);
         dropper.join().unwrap();
-        assert_eq!(trace.ran(), 1);
         assert!(report.is_clean());
         assert!(registry.stats().is_empty());
         trace.assert_no_captures();
+    });
+}
+
+#[test]
+fn two_shutdowns_of_a_pool_both_wait_for_the_end_of_its_threads() {
+    explore(|| {
+        let (registry, pool) = pool(1);
+        let trace = Trace::default();
+        pool.execute(trace.task_to_the_last()).unwrap();
+        let own = {
+            let trace = trace.clone();
+            thread::spawn(move || {
+                pool.shutdown();
+                assert_eq!(trace.ran(), 2);
+            })
+        };
+        registry.shutdown();
+        assert_eq!(trace.ran(), 2);
+        own.join().unwrap();
     });
 }

@@ -53,6 +53,12 @@ fn two_tasks_that_shut_down_their_registry_at_once_both_return() {
 }
 
 #[test]
+fn tasks_that_wait_for_the_end_of_all_are_not_waited_for() {
+    tasks_that_wait(2, 2, |registry, _| drop(registry.wait_finished()));
+    tasks_that_wait(1, 2, |registry, _| drop(registry.wait_finished()));
+}
+
+#[test]
 fn tasks_that_wait_until_their_pool_is_idle_do_not_wait_for_each_other() {
     tasks_that_wait(2, 2, |_, pool| pool.wait_idle());
     tasks_that_wait(1, 2, |_, pool| pool.wait_idle());
