@@ -41,7 +41,6 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Schedul
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
-use std::cell::RefCell;
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
@@ -129,11 +128,15 @@ impl Trace {
         move || trace.leave()
     }
 
-    /// One that says that it has run, and says so once more when its thread drops what is local to it.
+    /// One that says that it has run, and once more when the destructors of its thread run.
     fn task_to_the_last(&self) -> impl FnOnce() + Send + 'static {
         let trace = self.clone();
         move || {
-            LAST.with(|last| last.borrow_mut().push(Last(trace.clone())));
+            let last = trace.clone();
+            modelled::at_thread_exit(move || {
+                thread::yield_now();
+                last.leave();
+            });
             trace.leave();
         }
     }
@@ -150,20 +153,6 @@ impl Trace {
     fn assert_no_captures(&self) {
         assert_eq!(Arc::strong_count(&self.captured), 1, "captures are left");
     }
-}
-
-/// Leaves a trace late.
-struct Last(Trace);
-
-impl Drop for Last {
-    fn drop(&mut self) {
-        thread::yield_now(); // For as long as others like.
-        self.0.leave();
-    }
-}
-
-shuttle::thread_local! {
-    static LAST: RefCell<Vec<Last>> = const { RefCell::new(Vec::new()) };
 }
 
 fn builder(registry: &Registry, max_threads: usize) -> PoolBuilder {
