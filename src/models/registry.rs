@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{BuildError, Phase};
+use std::time::Duration;
 
 #[test]
 fn a_hook_that_is_registered_while_the_shutdown_begins_runs_once_or_comes_back() {
@@ -49,7 +50,7 @@ fn a_pool_that_is_built_while_the_shutdown_begins_is_drained_or_refused() {
             let (registry, trace) = (registry.clone(), trace.clone());
             thread::spawn(move || match builder(&registry, 1).build() {
                 Ok(pool) => {
-                    let accepted = usize::from(pool.execute(trace.task()).is_ok());
+                    let accepted = usize::from(pool.execute(trace.task_to_the_last()).is_ok());
                     (Some(pool), accepted)
                 }
                 Err(error) => {
@@ -63,7 +64,7 @@ fn a_pool_that_is_built_while_the_shutdown_begins_is_drained_or_refused() {
         let (pool, accepted) = builder.join().unwrap();
         // Who built it before the pools close has its task run; no task is accepted after that.
         assert_eq!(report.pools().len(), usize::from(pool.is_some()));
-        assert_eq!(trace.ran(), accepted);
+        assert_eq!(trace.ran(), 2 * accepted);
         assert_eq!(report.totals().accepted as usize, accepted);
         drop(pool);
         trace.assert_no_captures();
@@ -102,9 +103,9 @@ fn a_hold_is_waited_for_and_whoever_comes_too_late_gets_none() {
             thread::spawn(move || match registry.hold("request") {
                 Ok(hold) => {
                     // The pools are open while it is held.
-                    pool.execute(trace.task()).unwrap();
+                    pool.execute(trace.task_to_the_last()).unwrap();
                     drop(hold);
-                    1
+                    2
                 }
                 Err(_) => 0,
             })
@@ -150,7 +151,7 @@ fn a_registry_below_is_wound_down_with_the_one_above_whoever_else_does_it() {
         below.before_join("below", trace.task()).unwrap();
         let submitter = {
             let (pool, trace) = (pool.clone(), trace.clone());
-            thread::spawn(move || usize::from(pool.execute(trace.task()).is_ok()))
+            thread::spawn(move || usize::from(pool.execute(trace.task_to_the_last()).is_ok()))
         };
         let own = {
             let below = below.clone();
@@ -158,9 +159,9 @@ fn a_registry_below_is_wound_down_with_the_one_above_whoever_else_does_it() {
         };
         above.shutdown();
         assert_eq!((above.phase(), below.phase()), (Phase::Finished, Phase::Finished));
-        let own = own.join().unwrap();
         let accepted = submitter.join().unwrap();
-        assert_eq!(trace.ran(), 1 + accepted);
+        assert_eq!(trace.ran(), 1 + 2 * accepted);
+        let own = own.join().unwrap();
         assert_eq!((own.totals().completed as usize, own.hooks().len()), (accepted, 1));
     });
 }
@@ -198,5 +199,22 @@ fn two_shutdowns_of_a_pool_both_wait_for_the_end_of_its_threads() {
         registry.shutdown();
         assert_eq!(trace.ran(), 2);
         own.join().unwrap();
+    });
+}
+
+#[test]
+fn a_worker_that_has_left_its_pool_and_not_ended_is_joined() {
+    explore(|| {
+        let registry = Registry::root();
+        let pool = builder(&registry, 1).keep_alive(Duration::from_secs(1)).build().unwrap();
+        let trace = Trace::default();
+        pool.execute(trace.task_to_the_last()).unwrap();
+        let time = Time::passes();
+        while pool.stats().threads > 0 {
+            thread::yield_now();
+        }
+        drop(time);
+        registry.shutdown();
+        assert_eq!(trace.ran(), 2);
     });
 }
