@@ -117,25 +117,25 @@ fn a_hold_is_waited_for_and_whoever_comes_too_late_gets_none() {
 
 #[test]
 fn pools_that_feed_each_other_drain_until_both_are_quiet() {
+    /// So many tasks, each of which submits the next to the other pool.
+    fn feed(pool: &Pool, other: &Pool, trace: &Trace, tasks: usize) {
+        let (this, next, left) = (pool.clone(), other.clone(), trace.clone());
+        let task = move || {
+            left.leave();
+            if tasks > 1 {
+                feed(&next, &this, &left, tasks - 1);
+            }
+        };
+        pool.execute(task).unwrap();
+    }
     explore(|| {
         let registry = Registry::root();
         let [a, b] = [(); 2].map(|()| builder(&registry, 1).build().unwrap());
         let trace = Trace::default();
-        let (to_a, to_b, left) = (a.clone(), b.clone(), trace.clone());
-        let feed = move || {
-            let again = left.clone();
-            let back = move || {
-                again.leave();
-                let last = again.task();
-                to_a.execute(last).unwrap();
-            };
-            left.leave();
-            to_b.execute(back).unwrap();
-        };
-        a.execute(feed).unwrap();
+        feed(&a, &b, &trace, 4);
         let report = registry.shutdown();
         assert!(report.is_clean());
-        assert_eq!((trace.ran(), report.totals().completed), (3, 3));
+        assert_eq!((trace.ran(), report.totals().completed, report.totals().panicked), (4, 4, 0));
         drop((a, b));
         trace.assert_no_captures();
     });
