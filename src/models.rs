@@ -128,6 +128,19 @@ impl Trace {
         move || trace.leave()
     }
 
+    /// One that says that it has run, and once more when the destructors of its thread run.
+    fn task_to_the_last(&self) -> impl FnOnce() + Send + 'static {
+        let trace = self.clone();
+        move || {
+            let last = trace.clone();
+            modelled::at_thread_exit(move || {
+                thread::yield_now();
+                last.leave();
+            });
+            trace.leave();
+        }
+    }
+
     fn leave(&self) {
         self.ran.fetch_add(1, Ordering::Relaxed);
     }

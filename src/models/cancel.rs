@@ -16,6 +16,9 @@ fn a_task_runs_or_is_cancelled_and_never_both() {
         let result = handle.join();
         // Before the handle resolves, captures are gone: what is left is the trace's own, and this.
         assert_eq!(Arc::strong_count(&captured), 2);
+        // And it is counted.
+        let stats = pool.stats();
+        assert_eq!((stats.completed + stats.cancelled, stats.queued + stats.running), (1, 0));
         let is_cancelled_by_other = other.join().unwrap();
         // Both may be told that it will never run, and then it does not.
         assert_eq!(is_cancelled || is_cancelled_by_other, result.is_err());
@@ -26,14 +29,28 @@ fn a_task_runs_or_is_cancelled_and_never_both() {
     });
 }
 
-#[test]
-fn a_shutdown_now_and_a_cancel_settle_a_task_once() {
-    explore(|| {
+/// Cancels tasks while the pool is asked for them. Where its thread `is_busy`, it comes to none of them.
+fn hand_back_against_cancel(tasks: usize, is_busy: bool) {
+    explore(move || {
         let (registry, pool) = pool(1);
+        let (go, wait) = shuttle::sync::mpsc::channel::<()>();
+        let (started, has_started) = shuttle::sync::mpsc::channel();
+        if is_busy {
+            let busy = move || {
+                started.send(()).unwrap();
+                let _ = wait.recv();
+            };
+            pool.execute(busy).unwrap();
+            has_started.recv().unwrap();
+        }
         let trace = Trace::default();
-        let handles = [(); 2].map(|()| pool.spawn(trace.task()).unwrap());
-        let cancellers = [handles[0].canceller(), handles[1].canceller()];
-        let canceller = thread::spawn(move || cancellers.iter().filter(|it| it.cancel()).count());
+        let handles: Vec<_> = (0..tasks).map(|_| pool.spawn(trace.task()).unwrap()).collect();
+        let cancellers: Vec<_> = handles.iter().map(|handle| handle.canceller()).collect();
+        let canceller = thread::spawn(move || {
+            let cancelled = cancellers.iter().filter(|it| it.cancel()).count();
+            drop(go);
+            cancelled
+        });
         let (report, unstarted) = pool.shutdown_now();
         let handed_back = unstarted.len();
         // One is run and resolves with its value, unless it was cancelled meanwhile; the rest is dropped.
@@ -43,16 +60,23 @@ fn a_shutdown_now_and_a_cancel_settle_a_task_once() {
             }
         }
         let cancelled = canceller.join().unwrap();
-        let results = handles.map(|handle| handle.join());
+        let results: Vec<_> = handles.into_iter().map(|handle| handle.join()).collect();
         let finished = results.iter().filter(|result| result.is_ok()).count();
         assert_eq!(trace.ran(), finished);
         assert!(results.iter().filter(|result| result.is_err()).count() >= cancelled);
         assert_adds_up(report.stats());
         assert!(report.stats().returned as usize <= handed_back);
+        assert_adds_up(&pool.stats());
         drop(pool);
         assert!(registry.stats().is_empty());
         trace.assert_no_captures();
     });
+}
+
+#[test]
+fn a_shutdown_now_and_a_cancel_settle_a_task_once() {
+    hand_back_against_cancel(2, false);
+    hand_back_against_cancel(1, true);
 }
 
 fn end_at_a_deadline(timeout: Duration) {

@@ -124,9 +124,9 @@ fn registries_that_are_shut_down_from_both_ends_are_all_over() {
             thread::spawn(move || below.shutdown())
         };
         let report = above.shutdown();
+        assert_eq!((above.phase(), below.phase()), (Phase::Finished, Phase::Finished));
         let own = own.join().unwrap();
         assert!(report.is_clean() && own.is_clean());
-        assert_eq!((above.phase(), below.phase()), (Phase::Finished, Phase::Finished));
         drop((up, down, above, below));
         while Arc::strong_count(&trace.captured) > 1 {
             thread::yield_now();
@@ -136,27 +136,39 @@ fn registries_that_are_shut_down_from_both_ends_are_all_over() {
 
 #[test]
 fn a_registry_that_is_made_and_left_while_the_one_above_ends_loses_no_task() {
-    explore(|| {
-        let above = Registry::root();
-        let trace = Trace::default();
-        let maker = {
-            let (above, trace) = (above.clone(), trace.clone());
-            thread::spawn(move || {
-                let below = above.child();
-                let pool = builder(&below, 1).build();
-                drop(below);
-                usize::from(pool.is_ok_and(|pool| pool.execute(trace.task()).is_ok()))
-            })
-        };
-        above.shutdown();
-        let accepted = maker.join().unwrap();
-        while trace.ran() < accepted {
-            thread::yield_now();
-        }
-        while Arc::strong_count(&trace.captured) > 1 {
-            thread::yield_now();
-        }
-    });
+    // Of what was accepted before the end began, nothing is left after it.
+    for is_made_before in [false, true] {
+        explore(move || {
+            let above = Registry::root();
+            let trace = Trace::default();
+            let (accept, accepted) = shuttle::sync::mpsc::channel();
+            let maker = {
+                let (above, trace) = (above.clone(), trace.clone());
+                thread::spawn(move || {
+                    let below = above.child();
+                    let pool = builder(&below, 1).build();
+                    drop(below);
+                    let is_accepted =
+                        pool.as_ref().is_ok_and(|pool| pool.execute(trace.task_to_the_last()).is_ok());
+                    let _ = accept.send(());
+                    drop(pool);
+                    usize::from(is_accepted)
+                })
+            };
+            if is_made_before {
+                accepted.recv().unwrap();
+            }
+            above.shutdown();
+            assert!(!is_made_before || trace.ran() == 2);
+            let accepted = maker.join().unwrap();
+            while trace.ran() < 2 * accepted {
+                thread::yield_now();
+            }
+            while Arc::strong_count(&trace.captured) > 1 {
+                thread::yield_now();
+            }
+        });
+    }
 }
 
 #[test]

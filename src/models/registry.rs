@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{BuildError, Phase};
+use std::time::Duration;
 
 #[test]
 fn a_hook_that_is_registered_while_the_shutdown_begins_runs_once_or_comes_back() {
@@ -48,19 +49,24 @@ fn a_pool_that_is_built_while_the_shutdown_begins_is_drained_or_refused() {
         let builder = {
             let (registry, trace) = (registry.clone(), trace.clone());
             thread::spawn(move || match builder(&registry, 1).build() {
-                Ok(pool) => usize::from(pool.execute(trace.task()).is_ok()),
+                Ok(pool) => {
+                    let accepted = usize::from(pool.execute(trace.task_to_the_last()).is_ok());
+                    (Some(pool), accepted)
+                }
                 Err(error) => {
                     assert!(matches!(error, BuildError::ShuttingDown));
-                    0
+                    (None, 0)
                 }
             })
         };
         let report = registry.shutdown();
         assert_eq!(registry.phase(), Phase::Finished);
-        let accepted = builder.join().unwrap();
+        let (pool, accepted) = builder.join().unwrap();
         // Who built it before the pools close has its task run; no task is accepted after that.
-        assert_eq!(trace.ran(), accepted);
-        assert!(report.totals().accepted as usize <= accepted);
+        assert_eq!(report.pools().len(), usize::from(pool.is_some()));
+        assert_eq!(trace.ran(), 2 * accepted);
+        assert_eq!(report.totals().accepted as usize, accepted);
+        drop(pool);
         trace.assert_no_captures();
     });
 }
@@ -97,9 +103,9 @@ fn a_hold_is_waited_for_and_whoever_comes_too_late_gets_none() {
             thread::spawn(move || match registry.hold("request") {
                 Ok(hold) => {
                     // The pools are open while it is held.
-                    pool.execute(trace.task()).unwrap();
+                    pool.execute(trace.task_to_the_last()).unwrap();
                     drop(hold);
-                    1
+                    2
                 }
                 Err(_) => 0,
             })
@@ -111,25 +117,25 @@ fn a_hold_is_waited_for_and_whoever_comes_too_late_gets_none() {
 
 #[test]
 fn pools_that_feed_each_other_drain_until_both_are_quiet() {
+    /// So many tasks, each of which submits the next to the other pool.
+    fn feed(pool: &Pool, other: &Pool, trace: &Trace, tasks: usize) {
+        let (this, next, left) = (pool.clone(), other.clone(), trace.clone());
+        let task = move || {
+            left.leave();
+            if tasks > 1 {
+                feed(&next, &this, &left, tasks - 1);
+            }
+        };
+        pool.execute(task).unwrap();
+    }
     explore(|| {
         let registry = Registry::root();
         let [a, b] = [(); 2].map(|()| builder(&registry, 1).build().unwrap());
         let trace = Trace::default();
-        let (to_a, to_b, left) = (a.clone(), b.clone(), trace.clone());
-        let feed = move || {
-            let again = left.clone();
-            let back = move || {
-                again.leave();
-                let last = again.task();
-                to_a.execute(last).unwrap();
-            };
-            left.leave();
-            to_b.execute(back).unwrap();
-        };
-        a.execute(feed).unwrap();
+        feed(&a, &b, &trace, 4);
         let report = registry.shutdown();
         assert!(report.is_clean());
-        assert_eq!((trace.ran(), report.totals().completed), (3, 3));
+        assert_eq!((trace.ran(), report.totals().completed, report.totals().panicked), (4, 4, 0));
         drop((a, b));
         trace.assert_no_captures();
     });
@@ -145,18 +151,18 @@ fn a_registry_below_is_wound_down_with_the_one_above_whoever_else_does_it() {
         below.before_join("below", trace.task()).unwrap();
         let submitter = {
             let (pool, trace) = (pool.clone(), trace.clone());
-            thread::spawn(move || usize::from(pool.execute(trace.task()).is_ok()))
+            thread::spawn(move || usize::from(pool.execute(trace.task_to_the_last()).is_ok()))
         };
         let own = {
             let below = below.clone();
             thread::spawn(move || below.shutdown())
         };
         above.shutdown();
-        let own = own.join().unwrap();
-        let accepted = submitter.join().unwrap();
-        assert_eq!(trace.ran(), 1 + accepted);
-        assert_eq!((own.totals().completed as usize, own.hooks().len()), (accepted, 1));
         assert_eq!((above.phase(), below.phase()), (Phase::Finished, Phase::Finished));
+        let accepted = submitter.join().unwrap();
+        assert_eq!(trace.ran(), 1 + 2 * accepted);
+        let own = own.join().unwrap();
+        assert_eq!((own.totals().completed as usize, own.hooks().len()), (accepted, 1));
     });
 }
 
@@ -165,13 +171,50 @@ fn the_last_handle_of_a_pool_may_go_while_its_registry_shuts_down() {
     explore(|| {
         let (registry, pool) = pool(1);
         let trace = Trace::default();
-        pool.execute(trace.task()).unwrap();
+        pool.execute(trace.task_to_the_last()).unwrap();
         let dropper = thread::spawn(move || drop(pool));
         let report = registry.shutdown();
+        // Its thread is joined, whoever had it by then.
+        assert_eq!(trace.ran(), 2);
         dropper.join().unwrap();
-        assert_eq!(trace.ran(), 1);
         assert!(report.is_clean());
         assert!(registry.stats().is_empty());
         trace.assert_no_captures();
+    });
+}
+
+#[test]
+fn two_shutdowns_of_a_pool_both_wait_for_the_end_of_its_threads() {
+    explore(|| {
+        let (registry, pool) = pool(1);
+        let trace = Trace::default();
+        pool.execute(trace.task_to_the_last()).unwrap();
+        let own = {
+            let trace = trace.clone();
+            thread::spawn(move || {
+                pool.shutdown();
+                assert_eq!(trace.ran(), 2);
+            })
+        };
+        registry.shutdown();
+        assert_eq!(trace.ran(), 2);
+        own.join().unwrap();
+    });
+}
+
+#[test]
+fn a_worker_that_has_left_its_pool_and_not_ended_is_joined() {
+    explore(|| {
+        let registry = Registry::root();
+        let pool = builder(&registry, 1).keep_alive(Duration::from_secs(1)).build().unwrap();
+        let trace = Trace::default();
+        pool.execute(trace.task_to_the_last()).unwrap();
+        let time = Time::passes();
+        while pool.stats().threads > 0 {
+            thread::yield_now();
+        }
+        drop(time);
+        registry.shutdown();
+        assert_eq!(trace.ran(), 2);
     });
 }

@@ -53,6 +53,12 @@ fn two_tasks_that_shut_down_their_registry_at_once_both_return() {
 }
 
 #[test]
+fn tasks_that_wait_for_the_end_of_all_are_not_waited_for() {
+    tasks_that_wait(2, 2, |registry, _| drop(registry.wait_finished()));
+    tasks_that_wait(1, 2, |registry, _| drop(registry.wait_finished()));
+}
+
+#[test]
 fn tasks_that_wait_until_their_pool_is_idle_do_not_wait_for_each_other() {
     tasks_that_wait(2, 2, |_, pool| pool.wait_idle());
     tasks_that_wait(1, 2, |_, pool| pool.wait_idle());
@@ -128,26 +134,40 @@ fn a_task_joins_its_children_on_however_few_threads() {
 
 #[test]
 fn a_task_that_is_stuck_is_left_behind_at_the_deadline_and_the_rest_is_not() {
-    explore(|| {
-        let (registry, pool) = pool(2);
-        let (go, wait) = shuttle::sync::mpsc::channel::<()>();
-        let (started, has_started) = shuttle::sync::mpsc::channel();
-        let stuck = pool.spawn(move || {
-            started.send(()).unwrap();
-            let _ = wait.recv();
+    for has_handle in [true, false] {
+        explore(move || {
+            let (registry, pool) = pool(2);
+            let (go, wait) = shuttle::sync::mpsc::channel::<()>();
+            let (started, has_started) = shuttle::sync::mpsc::channel();
+            let task = move || {
+                started.send(()).unwrap();
+                let _ = wait.recv();
+            };
+            let stuck = match has_handle {
+                true => Some(pool.spawn(task).unwrap()),
+                false => pool.execute(task).map(|()| None).unwrap(),
+            };
+            has_started.recv().unwrap();
+            let trace = Trace::default();
+            pool.execute(trace.task()).unwrap();
+            let time = Time::passes();
+            let report = registry.shutdown_timeout(Duration::from_secs(5));
+            drop(time);
+            if let Some(stuck) = stuck {
+                assert!(stuck.join().unwrap_err().is_abandoned());
+            }
+            // The other one may run at that very moment.
+            let totals = report.totals();
+            assert!((1..=2).contains(&totals.abandoned));
+            assert_eq!(totals.completed + totals.cancelled + totals.abandoned, 2);
+            assert!(totals.abandoned == 2 || trace.ran() as u64 == totals.completed);
+            drop(go);
+            // They end after all, and are not counted once more.
+            while pool.stats().threads > 0 {
+                thread::yield_now();
+            }
+            let stats = pool.stats();
+            assert_eq!((stats.completed, stats.abandoned), (totals.completed, totals.abandoned));
         });
-        has_started.recv().unwrap();
-        let trace = Trace::default();
-        pool.execute(trace.task()).unwrap();
-        let time = Time::passes();
-        let report = registry.shutdown_timeout(Duration::from_secs(5));
-        drop(time);
-        assert!(stuck.unwrap().join().unwrap_err().is_abandoned());
-        // The other one may run at that very moment.
-        let totals = report.totals();
-        assert!((1..=2).contains(&totals.abandoned));
-        assert_eq!(totals.completed + totals.cancelled + totals.abandoned, 2);
-        assert!(totals.abandoned == 2 || trace.ran() as u64 == totals.completed);
-        drop(go);
-    });
+    }
 }

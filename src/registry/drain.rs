@@ -359,13 +359,15 @@ impl Drain {
             all_hold(&drain.groups[group].members, &doubt, |_, member| member.threads_left(circle) == 0)
         };
         let all_ended = self.wait(until, all_left, |drain| drain.unended());
-        let mut ended = Ended { threads: leavings(group), of_members: Vec::new() };
+        let mut of_members = Vec::new();
         for member in &self.groups[group].members {
             let threads = member.take_ended();
             if !threads.is_empty() {
-                ended.of_members.push((member.clone(), threads));
+                of_members.push((member.clone(), threads));
             }
         }
+        // After those: a member that retires at this moment hands its threads over, and they are found either here or there.
+        let ended = Ended { threads: leavings(group), of_members };
         if ended.is_empty() {
             // Threads that have ended do not count as left until somebody takes them. Another shutdown may have done so
             // since the look above: then it joins them, and this one waits for that.

@@ -357,7 +357,22 @@ impl Builder {
     ) -> io::Result<JoinHandle<T>> {
         match IS_EXHAUSTED.get() {
             true => Err(io::ErrorKind::WouldBlock.into()),
-            false => self.0.spawn(f),
+            false => self.0.spawn(|| {
+                let result = f();
+                let at_exit = AT_EXIT.with(RefCell::take);
+                at_exit.into_iter().rev().for_each(|f| f());
+                result
+            }),
         }
     }
+}
+
+shuttle::thread_local! {
+    static AT_EXIT: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has `f` run at the end of the current thread, as the destructor of a thread-local does that was not used before. (Shuttle
+/// destroys the one first that was used first: the system's other way round.)
+pub(crate) fn at_thread_exit(f: impl FnOnce() + 'static) {
+    AT_EXIT.with(|at_exit| at_exit.borrow_mut().push(Box::new(f)));
 }
