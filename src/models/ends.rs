@@ -176,3 +176,49 @@ fn a_token_and_a_report_come_to_whoever_waits_for_them() {
         assert_eq!(future.join().unwrap().totals().completed, 1);
     });
 }
+
+/// Running tasks are given up halfway through the reserve, those among them that a worker was about to begin.
+#[test]
+fn a_hook_after_the_deadline_finds_no_task_that_is_neither_over_nor_given_up() {
+    explore(|| {
+        let (registry, pool) = pool(1);
+        let (go, wait) = shuttle::sync::mpsc::channel::<()>();
+        let stuck = pool.spawn(move || _ = wait.recv()).unwrap();
+        let look = move || assert!(stuck.is_finished());
+        registry.after_join("look", look).unwrap();
+        let time = Time::passes();
+        let report = registry.shutdown_timeout(DEADLINE);
+        let hook = &report.hooks()[0];
+        assert!(!matches!(hook.outcome(), crate::HookOutcome::Panicked(_)), "{report}");
+        drop(time);
+        drop(go);
+    });
+}
+
+/// A deadline takes the task that a worker has put down to wake a future, and the worker leaves, being one too many.
+#[test]
+fn a_thread_that_hangs_at_its_end_costs_no_more_than_the_deadline() {
+    explore(|| {
+        let registry = Registry::root();
+        let other = builder(&registry, 1).build().unwrap();
+        let (go, wait) = shuttle::sync::mpsc::channel::<()>();
+        other.execute(move || _ = wait.recv()).unwrap();
+        let (release, hang) = shuttle::sync::mpsc::channel::<()>();
+        let hang = shuttle::sync::Mutex::new(hang);
+        let stop = move || _ = hang.lock().unwrap().recv();
+        let pool = builder(&registry, 1).queue_capacity(1).on_thread_stop(stop).build().unwrap();
+        let waits = other.clone();
+        pool.execute(move || waits.wait_idle()).unwrap();
+        pool.execute(|| ()).unwrap();
+        let mut future = Box::pin(pool.spawn_async(|| ()));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let polled = std::future::Future::poll(future.as_mut(), &mut cx).map(drop);
+        let opener = thread::spawn(move || drop(go));
+        let time = Time::passes();
+        let report = registry.shutdown_timeout(DEADLINE);
+        assert_adds_up(&report.totals());
+        opener.join().unwrap();
+        drop(time);
+        drop((polled, future, release));
+    });
+}
