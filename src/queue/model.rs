@@ -14,7 +14,7 @@
 #![allow(unsafe_code)]
 
 use super::deque::{Deque, OwnEnd};
-use super::injector::{Draft, Injector, Pushed};
+use super::injector::{Draft, Haul, Injector, Pushed};
 use super::{Intake, Queue, Supply, BELL};
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -278,7 +278,7 @@ fn blocks_are_linked_and_given_back_while_producers_push() {
         let (pool, []) = Pool::with_history(1);
         let producer = {
             let pool = pool.clone();
-            thread::spawn(move || (1..=3).for_each(|n| assert!(pool.submit(n))))
+            thread::spawn(move || (1..=4).for_each(|n| assert!(pool.submit(n))))
         };
         let mut taken = Vec::new();
         while taken.len() < 2 {
@@ -289,7 +289,33 @@ fn blocks_are_linked_and_given_back_while_producers_push() {
         }
         producer.join().unwrap();
         taken.extend(pool.lock().take_all(&pool.injector).into_iter().map(|task| *task));
-        assert_eq!(taken, [1, 2, 3], "in order, each once");
+        assert_eq!(taken, [1, 2, 3, 4], "in order, each once");
+    });
+}
+
+/// Two take the items of one block, and a producer that needs a block gets that one.
+#[test]
+fn a_block_is_given_back_when_all_have_done_with_it() {
+    explore(2, || {
+        let (pool, []) = Pool::new();
+        assert!(pool.submit(1) && pool.submit(2));
+        let take = |pool: &Pool| {
+            let haul = pool.injector.haul(&mut pool.lock().front, 1);
+            haul.and_then(Haul::unload_one).map(|task| *task)
+        };
+        let taker = {
+            let pool = pool.clone();
+            thread::spawn(move || take(&pool))
+        };
+        let producer = {
+            let pool = pool.clone();
+            thread::spawn(move || (3..=5).for_each(|n| assert!(pool.submit(n))))
+        };
+        let taken = [take(&pool), taker.join().unwrap()];
+        assert!(matches!(taken, [Some(1), Some(2)] | [Some(2), Some(1)]), "{taken:?}");
+        producer.join().unwrap();
+        let rest = pool.lock().take_all(&pool.injector);
+        assert!(rest.into_iter().map(|task| *task).eq(3..=5));
     });
 }
 
@@ -454,27 +480,32 @@ fn a_deadline_finds_what_a_worker_hauls() {
     });
 }
 
+/// It was on its way to a task, so that nobody else was called for one, nor did the other that lay down look whether there is one.
 #[test]
 fn what_a_worker_leaves_behind_is_run_by_another() {
-    explore(2, || {
-        let (pool, [own, other]) = Pool::new();
-        let worker = {
-            let pool = pool.clone();
-            thread::spawn(move || pool.work(1, &other, Rest::Sleep, |_| ()))
-        };
-        assert!(pool.submit_to_own(&own, 1));
-        let producer = {
-            let pool = pool.clone();
-            thread::spawn(move || assert!(pool.submit(2)))
-        };
-        let mut queue = pool.lock();
-        queue.remove_worker(own.deque());
-        queue.set_bells(&pool.injector);
-        pool.call(queue);
-        pool.close_after(2);
-        producer.join().unwrap();
-        worker.join().unwrap();
-    });
+    for tasks in [1, 2] {
+        explore(2, move || {
+            let (pool, [own, other]) = Pool::new();
+            assert!(pool.lock().look_out(0));
+            let worker = {
+                let pool = pool.clone();
+                thread::spawn(move || pool.work(1, &other, Rest::Sleep, |_| ()))
+            };
+            assert!(pool.submit_to_own(&own, 1));
+            let producer = (tasks == 2).then(|| {
+                let pool = pool.clone();
+                thread::spawn(move || assert!(pool.submit(2)))
+            });
+            let mut queue = pool.lock();
+            queue.remove_worker(own.deque());
+            queue.set_bells(&pool.injector);
+            queue.answer(0);
+            pool.call(queue);
+            pool.close_after(tasks);
+            producer.into_iter().for_each(|producer| producer.join().unwrap());
+            worker.join().unwrap();
+        });
+    }
 }
 
 /// A task counts as finished while it is blocked. When it is back it submits, without the lock, to a pool that somebody
@@ -540,9 +571,15 @@ fn an_item_is_taken_once_from_either_end_of_a_deque() {
         while let Some(task) = own.pop_front() {
             kept.push(*task);
         }
+        let mut batch = own.batch();
+        (5..=6).for_each(|n| batch.add(task(n).0));
+        batch.publish();
+        while let Some(task) = own.pop() {
+            kept.push(*task);
+        }
         kept.extend(thief.join().unwrap());
         kept.sort_unstable();
-        assert_eq!(kept, [1, 2, 3, 4]);
+        assert_eq!(kept, [1, 2, 3, 4, 5, 6]);
     });
 }
 
