@@ -194,31 +194,3 @@ fn a_hook_after_the_deadline_finds_no_task_that_is_neither_over_nor_given_up() {
         drop(go);
     });
 }
-
-/// A deadline takes the task that a worker has put down to wake a future, and the worker leaves, being one too many.
-#[test]
-fn a_thread_that_hangs_at_its_end_costs_no_more_than_the_deadline() {
-    explore(|| {
-        let registry = Registry::root();
-        let other = builder(&registry, 1).build().unwrap();
-        let (go, wait) = shuttle::sync::mpsc::channel::<()>();
-        other.execute(move || _ = wait.recv()).unwrap();
-        let (release, hang) = shuttle::sync::mpsc::channel::<()>();
-        let hang = shuttle::sync::Mutex::new(hang);
-        let stop = move || _ = hang.lock().unwrap().recv();
-        let pool = builder(&registry, 1).queue_capacity(1).on_thread_stop(stop).build().unwrap();
-        let waits = other.clone();
-        pool.execute(move || waits.wait_idle()).unwrap();
-        pool.execute(|| ()).unwrap();
-        let mut future = Box::pin(pool.spawn_async(|| ()));
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let polled = std::future::Future::poll(future.as_mut(), &mut cx).map(drop);
-        let opener = thread::spawn(move || drop(go));
-        let time = Time::passes();
-        let report = registry.shutdown_timeout(DEADLINE);
-        assert_adds_up(&report.totals());
-        opener.join().unwrap();
-        drop(time);
-        drop((polled, future, release));
-    });
-}
