@@ -176,21 +176,3 @@ fn a_token_and_a_report_come_to_whoever_waits_for_them() {
         assert_eq!(future.join().unwrap().totals().completed, 1);
     });
 }
-
-/// Running tasks are given up halfway through the reserve, those among them that a worker was about to begin.
-#[test]
-fn a_hook_after_the_deadline_finds_no_task_that_is_neither_over_nor_given_up() {
-    explore(|| {
-        let (registry, pool) = pool(1);
-        let (go, wait) = shuttle::sync::mpsc::channel::<()>();
-        let stuck = pool.spawn(move || _ = wait.recv()).unwrap();
-        let look = move || assert!(stuck.is_finished());
-        registry.after_join("look", look).unwrap();
-        let time = Time::passes();
-        let report = registry.shutdown_timeout(DEADLINE);
-        let hook = &report.hooks()[0];
-        assert!(!matches!(hook.outcome(), crate::HookOutcome::Panicked(_)), "{report}");
-        drop(time);
-        drop(go);
-    });
-}
