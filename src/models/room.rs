@@ -5,6 +5,7 @@ use crate::{JoinHandle as Handle, Phase, RejectReason, WhenFull};
 use shuttle::future::block_on;
 use shuttle::sync::mpsc::{channel, Receiver, Sender};
 use std::future::Future;
+use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
 /// A pool of one thread with room for one task.
@@ -217,7 +218,7 @@ fn room_is_not_lost_with_a_future_that_is_dropped() {
             let task = trace.task();
             in_background(&pool, move |pool| {
                 let mut future = Box::pin(pool.spawn_async(task));
-                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                let mut cx = Context::from_waker(std::task::Waker::noop());
                 let polled = future.as_mut().poll(&mut cx).map(|result| drop(result.unwrap()));
                 usize::from(polled.is_ready())
             })
@@ -270,4 +271,54 @@ fn tasks_that_wait_for_room_elsewhere_are_served_while_everything_drains() {
             trace.assert_no_captures();
         });
     }
+}
+
+/// A waker that waits for the pool before it wakes anybody.
+struct WaitsForThePool {
+    pool: Pool,
+    is_woken: AtomicBool,
+    sleeper: thread::Thread,
+}
+
+impl Wake for WaitsForThePool {
+    fn wake(self: Arc<Self>) {
+        self.pool.wait_idle();
+        self.is_woken.store(true, Ordering::Relaxed);
+        self.sleeper.unpark();
+    }
+}
+
+/// A worker that has made room puts its task down while it wakes a future, which is code of others and may wait for that task.
+#[test]
+fn a_task_that_is_put_down_for_a_waker_is_run_by_a_worker_that_sleeps() {
+    explore(|| {
+        let registry = Registry::root();
+        let pool = builder(&registry, 2).queue_capacity(1).keep_alive(Duration::MAX).build().unwrap();
+        let both = Arc::new(shuttle::sync::Barrier::new(2));
+        for _ in 0..2 {
+            let both = both.clone();
+            pool.execute(move || _ = both.wait()).unwrap();
+        }
+        pool.wait_idle();
+        let trace = Trace::default();
+        pool.execute(trace.task()).unwrap();
+        let sleeper = thread::current();
+        let waker =
+            Arc::new(WaitsForThePool { pool: pool.clone(), is_woken: AtomicBool::new(false), sleeper });
+        let mut future = Box::pin(pool.spawn_async(trace.task()));
+        let as_waker = waker.clone().into();
+        let handle = loop {
+            match future.as_mut().poll(&mut Context::from_waker(&as_waker)) {
+                Poll::Ready(accepted) => break accepted.unwrap(),
+                Poll::Pending => {
+                    while !waker.is_woken.swap(false, Ordering::Relaxed) {
+                        thread::park();
+                    }
+                }
+            }
+        };
+        handle.join().unwrap();
+        pool.shutdown();
+        assert_eq!(trace.ran(), 2);
+    });
 }

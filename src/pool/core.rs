@@ -197,6 +197,16 @@ impl State {
         self.threads - self.stuck
     }
 
+    /// Ends a critical section, as [`Queue::settle`] does, which knows nothing of what is [put down](State::held): somebody
+    /// has to come for that, too.
+    #[must_use]
+    fn settle(&mut self, injector: &Injector<Job<Slot>>) -> Option<usize> {
+        match self.held.is_empty() {
+            true => self.queue.settle(injector),
+            false => self.queue.settle_with(injector, true),
+        }
+    }
+
     /// Changes a worker, if it is there.
     fn change<R>(&mut self, id: usize, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
         let worker = self.crew.get_mut(&id)?;

@@ -28,6 +28,9 @@ use std::sync::Arc;
 /// How many items fit in.
 pub(super) const CAP: u16 = if crate::sync::IS_MODEL { 2 } else { 256 };
 
+/// Where the ends begin: in a model shortly before they wrap.
+const START: u16 = if crate::sync::IS_MODEL { u16::MAX } else { 0 };
+
 pub(crate) struct Deque<T> {
     /// The id of the front with which others take from it.
     of: u64,
@@ -181,12 +184,12 @@ impl<T> OwnEnd<T> {
         let slots: Box<[_]> = (0..CAP).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
         let deque = Deque {
             of: front.id(),
-            word: Padded(AtomicU64::new(flags)),
+            word: Padded(AtomicU64::new(Word(flags).with_front(START).with_back(START).0)),
             stealing: AtomicBool::new(false),
             pushed: AtomicU64::new(0),
             slots: slots.try_into().unwrap_or_else(|_| unreachable!("as many as were made")),
         };
-        OwnEnd { deque: Arc::new(deque), base: Cell::new(0), free_from: Cell::new(0) }
+        OwnEnd { deque: Arc::new(deque), base: Cell::new(START), free_from: Cell::new(START) }
     }
 
     pub(crate) fn deque(&self) -> &Arc<Deque<T>> {

@@ -105,6 +105,8 @@ impl Core {
         if self.is_stale() {
             return;
         }
+        // Where the job was hollow, the thread has nothing in hand any more, and is going to wake submitters.
+        cx.slot.rest();
         let mut state = self.state.lock();
         self.close_if_drained(&mut state);
         self.wake(state, None);

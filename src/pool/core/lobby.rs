@@ -247,7 +247,8 @@ impl Core {
         }
         state.held.push_back(job);
         slot.inspect(|slot| slot.rest());
-        self.notify(state, None);
+        let called = state.settle(&self.injector);
+        self.notify(state, called);
         let mut state = self.state.lock();
         slot.inspect(|slot| slot.reach());
         let job = state.held.pop_front();

@@ -346,7 +346,7 @@ impl Core {
         mut state: MutexGuard<'_, State>,
         way: Way<'_>,
     ) -> io::Result<()> {
-        let called = state.queue.settle(&self.injector);
+        let called = state.settle(&self.injector);
         let active = state.active();
         // Every sleeping worker is called in its turn while there are tasks for it; see `Queue::settle`.
         let coming = || state.queue.coming() + state.queue.asleep() + state.between();

@@ -231,13 +231,18 @@ impl Member for Core {
 
     fn abandon(&self) {
         let mut state = self.state.lock();
-        // Looked at until nobody is in between after the look either: a task that ended before it is counted by then, and one
-        // that ends from now on was seen.
+        let is_any_between = |state: &State| state.crew.values().any(Worker::is_between_queue_and_task);
+        // Looked at until nobody is in between, neither before the look, so that no task begins after it, nor after it: a task
+        // that ended before it is counted by then, and one that ends from now on was seen.
         let mut seen = loop {
-            let look = |worker: &Worker| (worker.slot.ended_bare(), worker.slot.bare(), worker.slot.cells());
-            let seen: BTreeMap<_, _> = state.crew.iter().map(|(id, worker)| (*id, look(worker))).collect();
-            if !state.crew.values().any(Worker::is_between_queue_and_task) {
-                break seen;
+            let mut seen = BTreeMap::new();
+            if !is_any_between(&state) {
+                let look =
+                    |worker: &Worker| (worker.slot.ended_bare(), worker.slot.bare(), worker.slot.cells());
+                seen.extend(state.crew.iter().map(|(id, worker)| (*id, look(worker))));
+                if !is_any_between(&state) {
+                    break seen;
+                }
             }
             drop(state);
             drop(seen); // With it, perhaps, the last of a task.

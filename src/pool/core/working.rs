@@ -130,8 +130,11 @@ impl Core {
                     let job;
                     (state, job) = self.let_in(state, taken, Some(slot));
                     // What others took, or a deadline, is not there any more: look again.
-                    let Some(job) = job else { continue };
-                    let called = state.queue.settle(&self.injector);
+                    let Some(job) = job else {
+                        slot.look_on();
+                        continue;
+                    };
+                    let called = state.settle(&self.injector);
                     self.notify(state, called);
                     return Next::Run(job);
                 }
@@ -266,7 +269,7 @@ impl Core {
         self.close_if_drained(&mut state);
         // It may have been on its way to a task, or leave some, which are somebody else's then.
         state.queue.answer(id);
-        let called = state.queue.settle(&self.injector);
+        let called = state.settle(&self.injector);
         self.wake(state, called);
     }
 
