@@ -7,7 +7,7 @@ use std::error::Error;
 use std::future::Future;
 use std::panic::{panic_any, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
@@ -117,7 +117,15 @@ fn a_timed_wait_is_never_early_and_gives_the_handle_back() {
     within(|| {
         let pool = pool(1);
         let (go, mut handle) = occupy(&pool);
-        thread::current().unpark(); // a wake-up that is for nobody
+        // Wake-ups that are for nobody, all the time.
+        let (waiter, is_over) = (thread::current(), Arc::new(AtomicBool::new(false)));
+        let until = is_over.clone();
+        let noise = thread::spawn(move || {
+            while !until.load(SeqCst) {
+                waiter.unpark();
+                thread::yield_now();
+            }
+        });
         for millis in [1, 5, 20] {
             let start = Instant::now();
             handle = handle.join_timeout(Duration::from_millis(millis)).unwrap_err();
@@ -125,6 +133,8 @@ fn a_timed_wait_is_never_early_and_gives_the_handle_back() {
         }
         drop(go);
         assert_eq!(handle.join_timeout(Duration::MAX).unwrap().unwrap(), 5);
+        is_over.store(true, SeqCst);
+        noise.join().unwrap();
     });
 }
 
@@ -133,9 +143,10 @@ fn a_finished_task_is_always_ready() {
     let _tidy = tidy();
     within(|| {
         let pool = pool(2);
-        for n in 0..2000 {
+        for n in 0..if cfg!(debug_assertions) { 100_000 } else { 1_000_000 } {
             let handle = pool.spawn(move || n).unwrap();
-            while !handle.is_finished() {
+            // It is to be seen the moment it ends; on one core, somebody else has to end it.
+            while !(0..50).any(|_| handle.is_finished()) {
                 thread::yield_now();
             }
             assert_eq!(handle.join_timeout(Duration::ZERO).unwrap().unwrap(), n);
@@ -421,8 +432,9 @@ fn cancel_says_whether_the_task_will_never_run_however_often_it_is_asked() {
         assert!(!running.cancel() && !canceller.cancel(), "it has ended");
         assert_eq!(running.join().unwrap(), 5);
         assert!(!canceller.cancel());
-        let stats = pool.shutdown();
-        assert_eq!((stats.stats().cancelled, stats.stats().completed), (2, 1));
+        let report = pool.shutdown();
+        let stats = report.stats();
+        assert_eq!((stats.cancelled, stats.completed, stats.panicked), (2, 1, 0));
     });
 }
 
@@ -452,6 +464,36 @@ fn a_cancelled_waiter_wakes_at_once_and_a_running_task_is_told() {
         // The flag was that task's alone.
         assert!(!pool.spawn(winddown::task::is_cancelled).unwrap().join().unwrap());
         assert!(!winddown::task::is_cancelled());
+    });
+}
+
+#[test]
+fn a_running_task_that_is_cancelled_ends_as_it_likes() {
+    let _tidy = tidy();
+    within(|| {
+        let pool = pool(1);
+        let (started, has_started) = mpsc::channel();
+        let cancelled = |end: fn() -> u32| {
+            let started = started.clone();
+            let task = move || {
+                started.send(thread::current().id()).unwrap();
+                while !winddown::task::is_cancelled() {
+                    thread::yield_now();
+                }
+                end()
+            };
+            let handle = pool.spawn(task).unwrap();
+            let thread = has_started.recv().unwrap();
+            assert!(!handle.cancel() && !handle.canceller().cancel());
+            (thread, handle.join())
+        };
+        let (thread, returned) = cancelled(|| 7);
+        assert_eq!(returned.unwrap(), 7);
+        let (same, panicked) = cancelled(|| panic!("no luck"));
+        assert!(panicked.unwrap_err().is_panic());
+        assert_eq!((same, pool.spawn(|| thread::current().id()).unwrap().join().unwrap()), (thread, thread));
+        let stats = pool.shutdown().stats().clone();
+        assert_eq!((stats.completed, stats.panicked, stats.cancelled), (2, 1, 0));
     });
 }
 

@@ -239,6 +239,9 @@ fn a_pool_that_was_never_used_shuts_down_at_once() {
     assert!(report.is_clean());
     assert_eq!((report.workers_joined(), report.stats().accepted), (0, 0));
     assert!(pool.shutdown().is_clean());
+    let whole = pool.registry().shutdown();
+    // Less than the ten seconds after which a thread that has nothing to do leaves.
+    assert!(report.elapsed() + whole.elapsed() < Duration::from_secs(5), "{report:?} {whole}");
 }
 
 // ---- daemon pools ----

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_adds_up, eventually, meet, occupy_with, registry, tidy, within};
+use common::{assert_adds_up, eventually, meet, occupy_with, registry, threads_named, tidy, within};
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
@@ -94,9 +94,12 @@ fn the_current_pool_is_that_of_the_task_and_does_not_keep_it_open() {
 fn a_pool_without_tasks_has_no_thread_and_ends_at_once() {
     let _tidy = tidy();
     within(|| {
-        let pool = pool(4);
+        let pool = builder(4).min_threads(4).name("lazy").build().unwrap();
         assert_eq!((pool.stats().threads, pool.stats().phase), (0, PoolPhase::Open));
         pool.wait_idle();
+        pool.registry().before_join("hook", || ()).map(|id| pool.registry().remove(id)).unwrap();
+        let _ = (pool.limit(2), pool.registry().token(), pool.map(0..3, |n| n), pool.scope(|_| ()));
+        assert_eq!((threads_named("lazy"), threads_named("winddown")), (0, 0));
         let report = pool.shutdown();
         assert!(report.is_clean() && report.workers_joined() == 0);
         assert_eq!(pool.stats().phase, PoolPhase::Closed);

@@ -183,6 +183,13 @@ pub fn thread_count() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/task").ok()?.count())
 }
 
+/// The threads of this process whose name begins so; none where the system does not tell.
+pub fn threads_named(prefix: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
+}
+
 /// Waits until this process has at most `count` threads: an ended thread may be listed for a moment after its join.
 #[track_caller]
 pub fn assert_threads_at_most(count: usize) {
