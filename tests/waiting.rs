@@ -5,6 +5,7 @@ mod common;
 use common::{eventually, meet, occupy_with, pool_in, registry, run, tidy, within, Tracked};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{channel, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Wake, Waker};
@@ -54,7 +55,7 @@ fn a_timed_waiter_keeps_its_time_beside_those_who_wait_without_limit() {
     let _tidy = tidy();
     within(|| {
         let registry = registry();
-        let (pool, token) = (pool_in(&registry, 1), registry.token());
+        let (pool, inside, token) = (pool_in(&registry, 1), pool_in(&registry, 1), registry.token());
         let (go, running) = occupy(&pool);
         let patient = [
             thread::spawn({
@@ -70,6 +71,19 @@ fn a_timed_waiter_keeps_its_time_beside_those_who_wait_without_limit() {
                 move || drop(registry.wait_finished())
             }),
         ];
+        // What goes on elsewhere in the registry wakes who waits inside a task for nothing, all the time.
+        let is_over = Arc::new(AtomicBool::new(false));
+        let noise = thread::spawn({
+            let (registry, until) = (registry.clone(), is_over.clone());
+            move || {
+                let other = pool_in(&registry, 1);
+                while !until.load(SeqCst) {
+                    drop(registry.hold("for a moment").unwrap());
+                    other.execute(|| ()).unwrap();
+                    other.wait_idle();
+                }
+            }
+        });
         for millis in [1, 5, 20, 50] {
             let time = Duration::from_millis(millis);
             let start = Instant::now();
@@ -78,8 +92,16 @@ fn a_timed_waiter_keeps_its_time_beside_those_who_wait_without_limit() {
             let start = Instant::now();
             assert!(!token.wait_timeout(time));
             assert!(start.elapsed() >= time);
+            let pool = pool.clone();
+            let task = move || {
+                let start = Instant::now();
+                (pool.wait_idle_timeout(time), start.elapsed() >= time)
+            };
+            assert_eq!(inside.spawn(task).unwrap().join().unwrap(), (false, true));
         }
         assert!(patient.iter().all(|waiter| !waiter.is_finished()));
+        is_over.store(true, SeqCst);
+        noise.join().unwrap();
         // Both sorts wake, and the pool is as open as it was.
         let timed = thread::spawn({
             let pool = pool.clone();

@@ -272,3 +272,25 @@ fn waits_that_end_without_a_reason_end_nothing_else() {
         assert_eq!((registry.phase(), trace.ran()), (crate::Phase::Finished, 4));
     });
 }
+
+/// No time passes here: whatever wakes a timed wait, it goes on until there is what it waits for.
+#[test]
+fn timed_waits_that_end_without_a_reason_are_not_over() {
+    const LONG: Duration = Duration::from_secs(1);
+    explore_spurious(|| {
+        let registry = Registry::root();
+        let pool = builder(&registry, 1).queue_capacity(1).build().unwrap();
+        let token = registry.token();
+        let waits = thread::spawn(move || token.wait_timeout(LONG));
+        let handles = (0..2).map(|n| pool.spawn_timeout(move || n, LONG).unwrap());
+        let mut results = crate::as_completed(handles);
+        for _ in 0..2 {
+            assert!(results.next_timeout(LONG).unwrap().is_some());
+        }
+        let handle = pool.spawn_timeout(|| 5, LONG).unwrap();
+        assert!(pool.wait_idle_timeout(LONG));
+        assert_eq!(handle.join_timeout(LONG).unwrap().unwrap(), 5);
+        assert!(registry.shutdown_timeout(LONG).is_clean());
+        assert!(waits.join().unwrap());
+    });
+}
