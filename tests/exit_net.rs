@@ -456,7 +456,8 @@ mod at_exit {
                     // That of the thread, or that of `main`, which returns an error. std may say so and still lose the race.
                     assert!(matches!(outcome.status.code(), Some(1 | 3)), "{outcome:#?}");
                     assert!(["", "Error: \"main fails\"\n"].contains(&&*outcome.stderr), "{outcome:#?}");
-                    assert_eq!(outcome.count("task "), 50, "{outcome:#?}");
+                    assert_eq!((outcome.count("task "), outcome.count("drained")), (50, 1), "{outcome:#?}");
+                    assert_eq!(outcome.position("drained"), 50, "{outcome:#?}");
                 }
             }
         }

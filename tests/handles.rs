@@ -116,7 +116,14 @@ fn a_timed_wait_is_never_early_and_gives_the_handle_back() {
     let _tidy = tidy();
     within(|| {
         let pool = pool(1);
-        let (go, mut handle) = occupy(&pool);
+        let ((go, wait), (started, has_started)) = (mpsc::channel::<()>(), mpsc::channel());
+        let task = move || {
+            started.send(()).unwrap();
+            let _ = wait.recv();
+            winddown::task::is_cancelled()
+        };
+        let mut handle = pool.spawn(task).unwrap();
+        has_started.recv().unwrap();
         // Wake-ups that are for nobody, all the time.
         let (waiter, is_over) = (thread::current(), Arc::new(AtomicBool::new(false)));
         let until = is_over.clone();
@@ -132,7 +139,8 @@ fn a_timed_wait_is_never_early_and_gives_the_handle_back() {
             assert!(start.elapsed() >= Duration::from_millis(millis));
         }
         drop(go);
-        assert_eq!(handle.join_timeout(Duration::MAX).unwrap().unwrap(), 5);
+        let is_told_to_stop = handle.join_timeout(Duration::MAX).unwrap().unwrap();
+        assert!(!is_told_to_stop, "a wait that is over cancels nothing");
         is_over.store(true, SeqCst);
         noise.join().unwrap();
     });

@@ -186,6 +186,7 @@ fn main_returns_while_a_thread_exits_with_crate() -> Ended {
 fn race(exit: fn()) -> Ended {
     let pool = Pool::new(2);
     fifty(&pool);
+    winddown::after_join("last", || println!("drained"))?;
     let start = Arc::new(Barrier::new(2));
     let other = start.clone();
     thread::spawn(move || {
