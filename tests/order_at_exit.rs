@@ -3,7 +3,6 @@
 mod common;
 
 use common::{run, tidy, Outcome};
-use std::time::Duration;
 
 /// The order of everything in a shutdown of `registries`, each of whose pools has run so many `tasks`, by the lines
 /// that these print.
@@ -83,7 +82,7 @@ fn a_private_registry_can_be_shut_down_ahead_of_the_others() {
 #[track_caller]
 fn run_well(case: &str) -> Outcome {
     let outcome = run(case);
-    outcome.assert_code(0).assert_silent();
+    outcome.assert_code(0).assert_silent().assert_prompt();
     outcome
 }
 
@@ -177,5 +176,4 @@ fn exit_does_not_wait_for_a_daemon_pool() {
     let _tidy = tidy();
     let outcome = run_well("daemon_runs_for_ever");
     assert_eq!(outcome.stdout, "before\ntask\nafter\n");
-    assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
 }

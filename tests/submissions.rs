@@ -273,15 +273,18 @@ fn destructors_of_thread_locals_submit_and_wait() {
 fn destructors_of_the_thread_locals_of_workers_are_refused_at_exit_and_harm_nothing() {
     let _tidy = tidy();
     let outcome = run("destructors_use_pools_at_exit");
-    outcome.assert_code(0).assert_silent();
-    assert_eq!(outcome.stdout, format!("{:?}, 3, 0, true\n", [RejectReason::ShuttingDown; 7]));
+    outcome.assert_code(0).assert_silent().assert_prompt();
+    assert_eq!(
+        outcome.stdout,
+        format!("{:?}, 3, 0, true, (Some(7), true)\n", [RejectReason::ShuttingDown; 7])
+    );
 }
 
 #[test]
 fn a_broken_pool_does_not_hold_up_exit() {
     let _tidy = tidy();
     let outcome = run("broken_pool_at_exit");
-    outcome.assert_code(0);
+    outcome.assert_code(0).assert_prompt();
     assert_eq!(outcome.stdout, "Cancelled\n".repeat(3) + "Broken\n");
     assert_eq!(outcome.stderr.matches("no connection").count(), 1, "{outcome:#?}");
 }

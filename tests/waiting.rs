@@ -275,7 +275,7 @@ fn ten_thousand_waits_in_vain_leave_nothing_behind() {
 fn exit_waits_for_tasks_whose_handles_were_dropped() {
     let _tidy = tidy();
     let outcome = run("handles_are_dropped_before_exit");
-    outcome.assert_code(0).assert_silent();
+    outcome.assert_code(0).assert_silent().assert_prompt();
     assert_eq!(outcome.count("task "), 50, "{outcome:#?}");
 }
 
@@ -284,7 +284,7 @@ fn exit_waits_for_tasks_whose_handles_were_dropped() {
 fn hooks_and_exit_handlers_join_running_tasks() {
     let _tidy = tidy();
     let outcome = run("exit_handlers_join_tasks");
-    outcome.assert_code(0).assert_silent();
+    outcome.assert_code(0).assert_silent().assert_prompt();
     let expected = "a handler before the drain: 1\na pre-join hook: 2\na post-join hook: 3\na handler after the drain: 4\n";
     assert_eq!(outcome.stdout, expected);
 }

@@ -115,6 +115,42 @@ fn a_map_that_is_dropped_early_leaves_nothing_behind() {
     });
 }
 
+/// The thread of an item that stops because it was told to must not come for the next one.
+#[test]
+fn nothing_starts_once_a_map_that_is_dropped_has_told_what_runs() {
+    fn drop_early<M: Iterator<Item = Result<(), crate::JoinError>>>(
+        max_threads: usize,
+        make: fn(&Pool, Box<dyn Fn(usize) + Send + Sync>) -> M,
+    ) where
+        M: 'static,
+    {
+        explore(move || {
+            let (_registry, pool) = pool(max_threads);
+            let trace = Trace::default();
+            let started = trace.clone();
+            let work = move |n: usize| {
+                started.leave();
+                while n > 0 && !crate::task::is_cancelled() {
+                    thread::yield_now();
+                }
+            };
+            let mut results = make(&pool, Box::new(work));
+            results.next().unwrap().unwrap();
+            // All threads have an item that does not end by itself.
+            while trace.ran() < 1 + max_threads {
+                thread::yield_now();
+            }
+            drop(results);
+            pool.wait_idle();
+            assert_eq!(trace.ran(), 1 + max_threads);
+            pool.shutdown();
+            trace.assert_no_captures();
+        });
+    }
+    drop_early(1, |pool, work| pool.map_with_lookahead(0..4, 3, work));
+    drop_early(2, |pool, work| pool.map_unordered(0..5, work));
+}
+
 #[test]
 fn a_map_in_a_task_ends_when_its_pool_closes() {
     explore(|| {

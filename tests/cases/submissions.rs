@@ -125,11 +125,12 @@ fn destructors_use_pools() -> Ended {
 }
 
 /// Uses what is over when its thread ends, which its pool keeps until the process does.
-struct AtExit(Pool, JoinHandle<u32>, JoinHandle<u32>);
+struct AtExit(Pool, Option<[JoinHandle<u32>; 2]>);
 
 impl Drop for AtExit {
     fn drop(&mut self) {
-        let AtExit(pool, ..) = self;
+        let AtExit(pool, handles) = self;
+        let [done, cancelled] = handles.take().expect("it is dropped once");
         let refused = [
             pool.execute(|| ()).expect_err("it is closed").reason(),
             pool.spawn(|| ()).expect_err("it is closed").reason(),
@@ -144,7 +145,8 @@ impl Drop for AtExit {
         pool.scope(|s| drop(s.spawn(|| scoped = 3)));
         let mapped = pool.map(0..3, |n| n).filter(Result::is_ok).count();
         let is_over = pool.is_closed() && winddown::token().is_triggered() && Pool::current().is_none();
-        println!("{refused:?}, {scoped}, {mapped}, {is_over}");
+        let joined = (done.join().ok(), cancelled.join().is_err());
+        println!("{refused:?}, {scoped}, {mapped}, {is_over}, {joined:?}");
     }
 }
 
@@ -159,7 +161,7 @@ fn destructors_use_pools_at_exit() -> Ended {
     })?;
     let [done, cancelled] = [pool.spawn(|| 7)?, pool.spawn(|| 8)?];
     cancelled.cancel();
-    give.send(AtExit(pool, done, cancelled))?;
+    give.send(AtExit(pool, Some([done, cancelled])))?;
     winddown::exit(0)
 }
 

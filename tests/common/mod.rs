@@ -56,6 +56,13 @@ impl Outcome {
         assert_eq!(self.stderr, "", "{self:#?}");
         self
     }
+
+    /// It took less than the ten seconds after which idle workers leave by themselves: nobody waited for that.
+    #[track_caller]
+    pub fn assert_prompt(&self) -> &Outcome {
+        assert!(self.elapsed < Duration::from_secs(9), "{self:#?}");
+        self
+    }
 }
 
 /// The program of `tests/cases`. Plain `cargo test` builds it, `cargo test --test NAME` does not, so this sees to it
