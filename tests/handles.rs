@@ -181,12 +181,20 @@ fn a_task_whose_handle_is_dropped_still_runs() {
     let _tidy = tidy();
     within(|| {
         let pool = pool(1);
-        let (go, running) = occupy(&pool);
+        let ((go, wait), (started, has_started)) = (mpsc::channel::<()>(), mpsc::channel());
         let (ran, has_run) = mpsc::channel();
-        drop(pool.spawn(move || ran.send(()).unwrap()).unwrap());
+        let of_queued = ran.clone();
+        let running = move || {
+            started.send(()).unwrap();
+            let _ = wait.recv();
+            ran.send(winddown::task::is_cancelled()).unwrap();
+        };
+        let running = pool.spawn(running).unwrap();
+        has_started.recv().unwrap();
+        drop(pool.spawn(move || of_queued.send(winddown::task::is_cancelled()).unwrap()).unwrap());
         drop(running);
         drop(go);
-        has_run.recv().unwrap();
+        assert!(has_run.into_iter().eq([false, false]), "nobody told them to stop");
         pool.wait_idle();
         assert_eq!(pool.stats().completed, 2);
     });
