@@ -18,9 +18,9 @@ use std::time::Duration;
 /// calling thread sleeps until it has. The first code wins, that of a [signal](crate::signals) that ends the process
 /// included.
 ///
-/// On Unix `std::process::exit` drains as well, with the feature `exit-hook`; but called in a task while the process
-/// exits already it would never let that task end, which only a deadline helps against. On Windows it drains nothing:
-/// use this.
+/// On Unix `std::process::exit` drains as well, with the feature `exit-hook`; but called in a task or a hook while the
+/// process exits already it would never let that end, which only a deadline helps against. On Windows it drains
+/// nothing: use this.
 ///
 /// ```no_run
 /// let pool = winddown::Pool::new(2);

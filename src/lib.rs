@@ -46,8 +46,8 @@
 //!   may, and a thread-local's destructor that panics.
 //! * A program built with `panic = "abort"` that panics.
 //! * On Windows, `std::process::exit`: it never reaches exit handlers. Use [`exit`](exit()).
-//! * `std::process::exit` called in a task *while the process exits already*: std lets that thread sleep for ever, so
-//!   its task never ends, and only a [deadline](set_deadline) ends the wait for it. [`exit`](exit()) is safe there.
+//! * `std::process::exit` called in a task or a hook *while the process exits already*: std lets that thread sleep for
+//!   ever, so neither ever ends, and only a [deadline](set_deadline) ends the wait for it. [`exit`](exit()) is safe there.
 //! * C `atexit` handlers that were registered after this crate was first used run before the drain; tasks that use
 //!   what such a handler tears down must be waited for earlier, with [`shutdown`].
 //!

@@ -93,7 +93,8 @@ fn each_that_is_cancelled_makes_room_for_one_more() {
         drop(go);
         running.join().unwrap();
         let report = pool.shutdown();
-        assert_eq!((report.stats().completed, report.stats().cancelled), (11, 10));
+        let stats = report.stats();
+        assert_eq!((stats.completed, stats.cancelled, stats.panicked), (11, 10, 0));
     });
 }
 
@@ -203,7 +204,7 @@ fn what_is_cancelled_does_not_hold_up_a_shutdown_nor_the_exit() {
     let outcome = run("cancelled_at_the_end");
     outcome.assert_code(0).assert_silent();
     assert_eq!(outcome.stdout, "shut down\n");
-    assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
+    assert!(outcome.elapsed < Duration::from_secs(5), "{outcome:#?}");
 }
 
 #[test]

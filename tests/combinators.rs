@@ -12,11 +12,11 @@ use std::panic::{catch_unwind, panic_any, AssertUnwindSafe, RefUnwindSafe, Unwin
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-use winddown::{as_completed, join_all, AsCompleted, JoinHandle, Pool, TimedOut};
+use winddown::{as_completed, join_all, task, AsCompleted, JoinHandle, Pool, TimedOut};
 
 const fn is_iterator<T: ExactSizeIterator + Send + Sync + UnwindSafe + RefUnwindSafe + Debug>() {}
 const fn is_error<T: Error + Send + Sync + Copy + Eq + 'static>() {}
@@ -515,10 +515,13 @@ fn dropped_early_it_detaches_what_is_left() {
         let pool = pool(1);
         let ran = Arc::new(AtomicUsize::new(0));
         let (go, first) = occupy(&pool, ());
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
         let count = || {
-            let ran = ran.clone();
+            let (ran, gate) = (ran.clone(), gate.clone());
             pool.spawn(move || {
-                ran.fetch_add(1, SeqCst);
+                let _ = gate.lock().unwrap().recv();
+                ran.fetch_add(usize::from(!task::is_cancelled()), SeqCst);
             })
             .unwrap()
         };
@@ -526,7 +529,12 @@ fn dropped_early_it_detaches_what_is_left() {
         let mut results = as_completed([first].into_iter().chain(rest));
         drop(go);
         results.next().unwrap().unwrap();
+        // One runs, and is not told to stop, the other is queued.
+        while pool.stats().queued > 1 {
+            thread::yield_now();
+        }
         drop(results);
+        drop(open);
         pool.wait_idle();
         assert_eq!(ran.load(SeqCst), 2);
         assert_eq!(pool.stats().cancelled, 0);

@@ -8,7 +8,7 @@ use common::{run, tidy, Outcome};
 #[track_caller]
 fn drains(case: &str, code: i32, tasks: usize) -> Outcome {
     let outcome = run(case);
-    outcome.assert_code(code).assert_silent();
+    outcome.assert_code(code).assert_silent().assert_prompt();
     assert_eq!(outcome.count("task "), tasks, "{outcome:#?}");
     outcome
 }
@@ -17,7 +17,7 @@ fn drains(case: &str, code: i32, tasks: usize) -> Outcome {
 #[track_caller]
 fn drains_and_says(case: &str, code: i32, complaint: &str) {
     let outcome = run(case);
-    outcome.assert_code(code);
+    outcome.assert_code(code).assert_prompt();
     assert_eq!(outcome.count("task "), 50, "{outcome:#?}");
     assert_eq!(outcome.stderr.matches(complaint).count(), 1, "{outcome:#?}");
 }
@@ -77,7 +77,7 @@ fn crate_exit_in_a_hook_ends_the_process_after_the_shutdown() {
 fn hooks_of_a_registry_without_handles_run() {
     let _tidy = tidy();
     let outcome = run("hooks_of_a_lost_registry");
-    outcome.assert_code(0).assert_silent();
+    outcome.assert_code(0).assert_silent().assert_prompt();
     assert_eq!(outcome.stdout, "before\nafter\n");
 }
 
@@ -111,6 +111,15 @@ mod at_exit {
     }
 
     #[test]
+    fn a_hundred_tasks_queued_on_one_worker_run_in_order_when_main_returns() {
+        let _tidy = tidy();
+        let outcome = run("main_returns_with_one_worker");
+        outcome.assert_code(0).assert_silent().assert_prompt();
+        let expected: String = (0..100).map(|n| format!("task {n}\n")).collect();
+        assert_eq!(outcome.stdout, expected);
+    }
+
+    #[test]
     fn all_queued_tasks_run_when_main_returns_an_error() {
         let _tidy = tidy();
         drains_and_says("main_fails", 1, "no luck");
@@ -126,7 +135,7 @@ mod at_exit {
     fn std_works_in_a_task_that_runs_at_exit() {
         let _tidy = tidy();
         let outcome = run("task_uses_std_while_main_exits");
-        outcome.assert_code(0).assert_silent();
+        outcome.assert_code(0).assert_silent().assert_prompt();
         assert_eq!(outcome.stdout, "7 on Some(\"pool-1-worker-1\")\n");
     }
 
@@ -233,7 +242,7 @@ mod at_exit {
     fn an_unfinished_line_of_a_draining_task_is_printed() {
         let _tidy = tidy();
         let outcome = run("print_without_newline");
-        outcome.assert_code(0).assert_silent();
+        outcome.assert_code(0).assert_silent().assert_prompt();
         assert_eq!(outcome.stdout, "no newline");
     }
 
@@ -241,7 +250,7 @@ mod at_exit {
     fn an_unfinished_line_is_printed_when_std_does_not_flush() {
         let _tidy = tidy();
         let outcome = run("print_without_newline_before_exit_in_c");
-        outcome.assert_code(3).assert_silent();
+        outcome.assert_code(3).assert_silent().assert_prompt();
         assert_eq!(outcome.stdout, "main, no newline");
     }
 
@@ -249,7 +258,7 @@ mod at_exit {
     fn a_task_that_holds_the_lock_of_stdout_while_main_returns_loses_nothing() {
         let _tidy = tidy();
         let outcome = run("stdout_locked_by_a_task");
-        outcome.assert_code(0).assert_silent();
+        outcome.assert_code(0).assert_silent().assert_prompt();
         assert_eq!(outcome.stdout, "before, after");
     }
 
@@ -257,8 +266,7 @@ mod at_exit {
     fn a_daemon_that_holds_the_lock_of_stdout_for_ever_does_not_hold_up_exit() {
         let _tidy = tidy();
         let outcome = run("stdout_locked_by_a_daemon");
-        outcome.assert_code(0).assert_silent();
-        assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
+        outcome.assert_code(0).assert_silent().assert_prompt();
     }
 
     #[test]
@@ -345,7 +353,7 @@ mod at_exit {
         let runs = (0..10).map(|_| run("pools_are_idle"));
         let best = runs
             .inspect(|outcome| {
-                outcome.assert_code(0).assert_silent();
+                outcome.assert_code(0).assert_silent().assert_prompt();
             })
             .map(|outcome| outcome.elapsed);
         let best = best.min().unwrap();
@@ -434,7 +442,6 @@ mod at_exit {
             let _tidy = tidy();
             let outcome = drains("task_exits_while_main_exits", 0, 100);
             assert!(outcome.elapsed > Duration::from_millis(800), "{outcome:#?}");
-            assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
         }
 
         #[test]
@@ -444,9 +451,11 @@ mod at_exit {
             {
                 for _ in 0..25 {
                     let outcome = run(case);
-                    outcome.assert_silent();
-                    assert!(matches!(outcome.status.code(), Some(0 | 3)), "{outcome:#?}");
-                    assert_eq!(outcome.count("task "), 50, "{outcome:#?}");
+                    // That of the thread, or that of `main`, which returns an error. std may say so and still lose the race.
+                    assert!(matches!(outcome.status.code(), Some(1 | 3)), "{outcome:#?}");
+                    assert!(["", "Error: \"main fails\"\n"].contains(&&*outcome.stderr), "{outcome:#?}");
+                    assert_eq!((outcome.count("task "), outcome.count("drained")), (50, 1), "{outcome:#?}");
+                    assert_eq!(outcome.position("drained"), 50, "{outcome:#?}");
                 }
             }
         }

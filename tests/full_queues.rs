@@ -74,6 +74,30 @@ fn a_wait_for_room_ends_with_its_time_and_gives_the_closure_back() {
 }
 
 #[test]
+fn a_wait_for_room_keeps_its_time_behind_those_who_wait_without_limit() {
+    let _tidy = tidy();
+    within(|| {
+        let (pool, go) = full(builder(1, 1), 1);
+        let (about_to, is_about_to) = mpsc::channel();
+        let patient = ["patient-1", "patient-2"].map(|name| {
+            let pool = pool.clone();
+            let submitter = submitter(name, &about_to, move || pool.execute(|| ()).is_ok());
+            await_sleepers(&is_about_to, 1);
+            submitter
+        });
+        for millis in [0, 1, 20] {
+            let (start, time) = (Instant::now(), Duration::from_millis(millis));
+            assert_eq!(pool.execute_timeout(|| (), time).unwrap_err().reason(), RejectReason::Timeout);
+            assert!(start.elapsed() >= time);
+        }
+        assert!(patient.iter().all(|submitter| !submitter.is_finished()));
+        drop(go);
+        assert!(patient.into_iter().all(|submitter| submitter.join().unwrap()));
+        assert_eq!(pool.shutdown().stats().completed, 4);
+    });
+}
+
+#[test]
 fn who_gives_up_waiting_leaves_its_place_to_the_next() {
     let _tidy = tidy();
     within(|| {

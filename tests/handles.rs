@@ -7,7 +7,7 @@ use std::error::Error;
 use std::future::Future;
 use std::panic::{panic_any, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
@@ -116,15 +116,33 @@ fn a_timed_wait_is_never_early_and_gives_the_handle_back() {
     let _tidy = tidy();
     within(|| {
         let pool = pool(1);
-        let (go, mut handle) = occupy(&pool);
-        thread::current().unpark(); // a wake-up that is for nobody
+        let ((go, wait), (started, has_started)) = (mpsc::channel::<()>(), mpsc::channel());
+        let task = move || {
+            started.send(()).unwrap();
+            let _ = wait.recv();
+            winddown::task::is_cancelled()
+        };
+        let mut handle = pool.spawn(task).unwrap();
+        has_started.recv().unwrap();
+        // Wake-ups that are for nobody, all the time.
+        let (waiter, is_over) = (thread::current(), Arc::new(AtomicBool::new(false)));
+        let until = is_over.clone();
+        let noise = thread::spawn(move || {
+            while !until.load(SeqCst) {
+                waiter.unpark();
+                thread::yield_now();
+            }
+        });
         for millis in [1, 5, 20] {
             let start = Instant::now();
             handle = handle.join_timeout(Duration::from_millis(millis)).unwrap_err();
             assert!(start.elapsed() >= Duration::from_millis(millis));
         }
         drop(go);
-        assert_eq!(handle.join_timeout(Duration::MAX).unwrap().unwrap(), 5);
+        let is_told_to_stop = handle.join_timeout(Duration::MAX).unwrap().unwrap();
+        assert!(!is_told_to_stop, "a wait that is over cancels nothing");
+        is_over.store(true, SeqCst);
+        noise.join().unwrap();
     });
 }
 
@@ -133,9 +151,10 @@ fn a_finished_task_is_always_ready() {
     let _tidy = tidy();
     within(|| {
         let pool = pool(2);
-        for n in 0..2000 {
+        for n in 0..100_000 {
             let handle = pool.spawn(move || n).unwrap();
-            while !handle.is_finished() {
+            // It is to be seen the moment it ends; on one core, somebody else has to end it.
+            while !(0..50).any(|_| handle.is_finished()) {
                 thread::yield_now();
             }
             assert_eq!(handle.join_timeout(Duration::ZERO).unwrap().unwrap(), n);
@@ -162,12 +181,20 @@ fn a_task_whose_handle_is_dropped_still_runs() {
     let _tidy = tidy();
     within(|| {
         let pool = pool(1);
-        let (go, running) = occupy(&pool);
+        let ((go, wait), (started, has_started)) = (mpsc::channel::<()>(), mpsc::channel());
         let (ran, has_run) = mpsc::channel();
-        drop(pool.spawn(move || ran.send(()).unwrap()).unwrap());
+        let of_queued = ran.clone();
+        let running = move || {
+            started.send(()).unwrap();
+            let _ = wait.recv();
+            ran.send(winddown::task::is_cancelled()).unwrap();
+        };
+        let running = pool.spawn(running).unwrap();
+        has_started.recv().unwrap();
+        drop(pool.spawn(move || of_queued.send(winddown::task::is_cancelled()).unwrap()).unwrap());
         drop(running);
         drop(go);
-        has_run.recv().unwrap();
+        assert!(has_run.into_iter().eq([false, false]), "nobody told them to stop");
         pool.wait_idle();
         assert_eq!(pool.stats().completed, 2);
     });
@@ -421,8 +448,9 @@ fn cancel_says_whether_the_task_will_never_run_however_often_it_is_asked() {
         assert!(!running.cancel() && !canceller.cancel(), "it has ended");
         assert_eq!(running.join().unwrap(), 5);
         assert!(!canceller.cancel());
-        let stats = pool.shutdown();
-        assert_eq!((stats.stats().cancelled, stats.stats().completed), (2, 1));
+        let report = pool.shutdown();
+        let stats = report.stats();
+        assert_eq!((stats.cancelled, stats.completed, stats.panicked), (2, 1, 0));
     });
 }
 
@@ -452,6 +480,36 @@ fn a_cancelled_waiter_wakes_at_once_and_a_running_task_is_told() {
         // The flag was that task's alone.
         assert!(!pool.spawn(winddown::task::is_cancelled).unwrap().join().unwrap());
         assert!(!winddown::task::is_cancelled());
+    });
+}
+
+#[test]
+fn a_running_task_that_is_cancelled_ends_as_it_likes() {
+    let _tidy = tidy();
+    within(|| {
+        let pool = pool(1);
+        let (started, has_started) = mpsc::channel();
+        let cancelled = |end: fn() -> u32| {
+            let started = started.clone();
+            let task = move || {
+                started.send(thread::current().id()).unwrap();
+                while !winddown::task::is_cancelled() {
+                    thread::yield_now();
+                }
+                end()
+            };
+            let handle = pool.spawn(task).unwrap();
+            let thread = has_started.recv().unwrap();
+            assert!(!handle.cancel() && !handle.canceller().cancel());
+            (thread, handle.join())
+        };
+        let (thread, returned) = cancelled(|| 7);
+        assert_eq!(returned.unwrap(), 7);
+        let (same, panicked) = cancelled(|| panic!("no luck"));
+        assert!(panicked.unwrap_err().is_panic());
+        assert_eq!((same, pool.spawn(|| thread::current().id()).unwrap().join().unwrap()), (thread, thread));
+        let stats = pool.shutdown().stats().clone();
+        assert_eq!((stats.completed, stats.panicked, stats.cancelled), (2, 1, 0));
     });
 }
 

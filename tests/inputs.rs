@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{registry, tidy};
+use common::full::{await_sleepers, submitter};
+use common::{registry, tidy, within};
 use std::error::Error;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::Arc;
@@ -111,37 +112,40 @@ const LONG: [Duration; 3] =
 #[test]
 fn the_longest_durations_wait_for_as_long_as_it_takes() {
     let _tidy = tidy();
-    for long in LONG {
-        let registry = registry();
-        let pool = Pool::builder().registry(&registry).max_threads(1).keep_alive(long).build().unwrap();
-        let (open, blocked) = block(&pool);
-        let (token, waits) = (
-            registry.token(),
-            std::thread::spawn({
-                let token = registry.token();
-                move || token.wait_timeout(long)
-            }),
-        );
-        assert!(!token.wait_timeout(Duration::ZERO));
-        let idle = std::thread::spawn({
-            let pool = pool.clone();
-            move || pool.wait_idle_timeout(long)
-        });
-        drop(open);
-        blocked.join_timeout(long).unwrap().unwrap();
-        assert!(idle.join().unwrap());
-        registry.set_deadline(Some(long));
-        let (open, blocked) = block(&pool);
-        let shutdown = std::thread::spawn({
-            let pool = pool.clone();
-            move || pool.shutdown_timeout(long)
-        });
-        drop(open);
-        assert!(shutdown.join().unwrap().is_clean());
-        blocked.join().unwrap();
-        assert!(registry.shutdown_timeout(long).is_clean());
-        assert!(waits.join().unwrap() && token.wait_timeout(long));
-    }
+    within(|| LONG.into_iter().for_each(assert_waits));
+}
+
+fn assert_waits(long: Duration) {
+    let registry = registry();
+    let pool = Pool::builder().registry(&registry).max_threads(1).keep_alive(long).build().unwrap();
+    let (open, blocked) = block(&pool);
+    let (token, waits) = (
+        registry.token(),
+        std::thread::spawn({
+            let token = registry.token();
+            move || token.wait_timeout(long)
+        }),
+    );
+    assert!(!token.wait_timeout(Duration::ZERO));
+    // What they wait for comes when they sleep.
+    let (about_to, is_about_to) = channel();
+    let joins = submitter("joins", &about_to, move || blocked.join_timeout(long));
+    let other = pool.clone();
+    let idle = submitter("waits-idle", &about_to, move || other.wait_idle_timeout(long));
+    await_sleepers(&is_about_to, 2);
+    drop(open);
+    joins.join().unwrap().expect("it waits").unwrap();
+    assert!(idle.join().unwrap());
+    registry.set_deadline(Some(long));
+    let (open, blocked) = block(&pool);
+    let other = pool.clone();
+    let shutdown = submitter("shuts-down", &about_to, move || other.shutdown_timeout(long));
+    await_sleepers(&is_about_to, 1);
+    drop(open);
+    assert!(shutdown.join().unwrap().is_clean());
+    blocked.join().unwrap();
+    assert!(registry.shutdown_timeout(long).is_clean());
+    assert!(waits.join().unwrap() && token.wait_timeout(long));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use winddown::{FollowUps, HookOutcome, Pool, PoolPhase, Reason, Registry, RejectReason, Stage};
 
 // ---- the drain ----
@@ -235,10 +235,14 @@ fn a_pool_shut_down_by_itself_joins_its_workers_with_their_destructors() -> Test
 fn a_pool_that_was_never_used_shuts_down_at_once() {
     let _tidy = tidy();
     let pool = pool_of(&registry(), "pool", 4);
+    let start = Instant::now();
     let report = pool.shutdown();
     assert!(report.is_clean());
     assert_eq!((report.workers_joined(), report.stats().accepted), (0, 0));
     assert!(pool.shutdown().is_clean());
+    assert!(pool.registry().shutdown().is_clean());
+    // Less than the ten seconds after which a thread that has nothing to do leaves.
+    assert!(start.elapsed() < Duration::from_secs(5), "{report:?}");
 }
 
 // ---- daemon pools ----

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{assert_adds_up, eventually, meet, occupy_with, registry, tidy, within};
+use common::full::{await_sleepers, submitter};
+use common::{assert_adds_up, eventually, meet, occupy_with, registry, threads_named, tidy, within};
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
@@ -94,9 +95,12 @@ fn the_current_pool_is_that_of_the_task_and_does_not_keep_it_open() {
 fn a_pool_without_tasks_has_no_thread_and_ends_at_once() {
     let _tidy = tidy();
     within(|| {
-        let pool = pool(4);
+        let pool = builder(4).min_threads(4).name("lazy").build().unwrap();
         assert_eq!((pool.stats().threads, pool.stats().phase), (0, PoolPhase::Open));
         pool.wait_idle();
+        pool.registry().before_join("hook", || ()).map(|id| pool.registry().remove(id)).unwrap();
+        let _ = (pool.limit(2), pool.registry().token(), pool.map(0..3, |n| n), pool.scope(|_| ()));
+        assert_eq!((threads_named("lazy"), threads_named("winddown")), (0, 0));
         let report = pool.shutdown();
         assert!(report.is_clean() && report.workers_joined() == 0);
         assert_eq!(pool.stats().phase, PoolPhase::Closed);
@@ -150,6 +154,27 @@ fn the_callbacks_of_a_worker_run_once_each_around_its_tasks() {
         assert!(report.is_clean());
     };
     within(move || (0..50).for_each(|_| round()));
+}
+
+#[test]
+fn a_worker_that_expires_runs_its_callbacks_like_any_other() {
+    let _tidy = tidy();
+    within(|| {
+        let (note, noted) = mpsc::channel();
+        let [start, stop] = ["start", "stop"].map(|what| {
+            let note = Mutex::new(note.clone());
+            move || note.lock().unwrap().send((what, thread::current().id())).unwrap()
+        });
+        let builder = builder(1).keep_alive(Duration::ZERO).on_thread_start(start).on_thread_stop(stop);
+        let pool = builder.build().unwrap();
+        for _ in 0..20 {
+            let worker = pool.spawn(|| thread::current().id()).unwrap().join().unwrap();
+            eventually("it has left", || pool.stats().threads == 0);
+            assert!(noted.try_iter().eq([("start", worker), ("stop", worker)]));
+        }
+        pool.shutdown();
+        assert!(noted.try_recv().is_err(), "once each");
+    });
 }
 
 #[test]
@@ -222,6 +247,55 @@ fn every_keep_alive_from_none_to_for_ever_works() {
         thread::sleep(Duration::from_millis(30)); // it would show a time-out that overflowed
         assert_eq!(pool.stats().threads, 1);
         assert_eq!(pool.shutdown().workers_joined(), 1);
+    });
+}
+
+/// Wherever they wait: in the queue, for their time, behind a limit, or in front of the queue with their submitter.
+#[test]
+fn a_pool_that_breaks_resolves_everything_that_waits() {
+    let _tidy = tidy();
+    within(|| {
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let start = move || {
+            let _ = wait.lock().unwrap().recv();
+            panic!("no connection");
+        };
+        let pool = builder(1).queue_capacity(3).on_thread_start(start).build().unwrap();
+        let limit = pool.limit(1);
+        let content = Arc::new(());
+        let task = || {
+            let captured = content.clone();
+            move || drop(captured)
+        };
+        let delayed = pool.spawn_after(Duration::from_secs(3600), task()).unwrap();
+        let accepted = [
+            pool.spawn(task()).unwrap(),
+            limit.spawn(task()).unwrap(),
+            limit.spawn(task()).unwrap(),
+            delayed,
+        ];
+        assert_eq!(pool.try_execute(task()).unwrap_err().reason(), RejectReason::Full);
+        let (about_to, is_about_to) = mpsc::channel();
+        let (of_pool, of_limit, tasks) = (pool.clone(), limit.clone(), [task(), task()]);
+        let [first, second] = tasks;
+        let blocked = [
+            submitter("waits-pool", &about_to, move || of_pool.execute(first).unwrap_err().reason()),
+            submitter("waits-limit", &about_to, move || of_limit.execute(second).unwrap_err().reason()),
+        ];
+        await_sleepers(&is_about_to, 2);
+        drop(go);
+        for handle in accepted {
+            assert!(handle.join().unwrap_err().is_cancelled());
+        }
+        assert_eq!(blocked.map(|submitter| submitter.join().unwrap()), [RejectReason::Broken; 2]);
+        assert_eq!(limit.try_execute(task()).unwrap_err().reason(), RejectReason::Broken);
+        assert_eq!(pool.spawn_after(Duration::ZERO, task()).unwrap_err().reason(), RejectReason::Broken);
+        pool.wait_idle();
+        assert_eq!(Arc::strong_count(&content), 1);
+        let stats = pool.shutdown().stats().clone();
+        assert_eq!((stats.accepted, stats.cancelled, stats.threads), (4, 4, 0));
+        assert_adds_up(&stats);
     });
 }
 

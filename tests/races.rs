@@ -23,6 +23,9 @@ fn count(number: &AtomicUsize) {
     number.fetch_add(1, SeqCst);
 }
 
+/// The way to submit that needs neither a handle nor a limit, and does not ask for room.
+const PLAINLY: usize = 4;
+
 #[derive(Default)]
 struct Tally {
     accepted: AtomicUsize,
@@ -32,18 +35,21 @@ struct Tally {
 }
 
 impl Tally {
-    /// Submits a task that counts its run; a closure that comes back is called as proof that it is the same one.
-    fn submit(self: &Arc<Self>, pool: &Pool, with_handle: bool) -> Result<(), RejectReason> {
+    /// Submits a task that counts its run, now in this way, now in that; a closure that comes back is called as proof that it
+    /// is the same one.
+    fn submit(self: &Arc<Self>, pool: &Pool, way: usize) -> Result<(), RejectReason> {
         let me = self.clone();
         let is_refused = Arc::new(AtomicUsize::new(0));
         let seen = is_refused.clone();
         let task = move || {
             count(if seen.load(SeqCst) == 0 { &me.ran } else { &me.handed_back });
         };
-        let refused = if with_handle {
-            pool.spawn(task).map(|handle| handle.join().unwrap()).err()
-        } else {
-            pool.execute(task).err()
+        let refused = match way {
+            0 => pool.spawn(task).map(|handle| handle.join().unwrap()).err(),
+            1 => pool.limit(1).execute(task).err(),
+            2 => pool.try_execute(task).err(),
+            3 => pool.execute_timeout(task, Duration::MAX).err(),
+            _ => pool.execute(task).err(),
         };
         let Some(refused) = refused else {
             count(&self.accepted);
@@ -83,7 +89,7 @@ fn race_submissions_against(reason: RejectReason, end: impl Fn(&Registry, &Pool)
                         if number >= MOST {
                             wait_until(|| pool.is_closed());
                         }
-                        if let Err(reason) = tally.submit(&pool, n == 0 && number % 2 == 0) {
+                        if let Err(reason) = tally.submit(&pool, number % (3 + 2 * n)) {
                             return reason;
                         }
                     }
@@ -190,7 +196,7 @@ fn a_pool_that_races_shutdown_is_drained_or_refused() {
                         match Pool::builder().registry(&registry).max_threads(1).build() {
                             Ok(pool) => {
                                 // Draining may begin between the two; then the task comes back.
-                                let _ = tally.submit(&pool, false);
+                                let _ = tally.submit(&pool, PLAINLY);
                                 pools.push(pool);
                             }
                             Err(error) => {
@@ -385,10 +391,10 @@ fn a_pool_whose_last_handle_is_dropped_still_runs_all_it_accepted() {
                             let task = move || {
                                 // The pool may drain already: its own tasks may submit all the same.
                                 let pool = Pool::current().expect("inside a task");
-                                follow_up.submit(&pool, false).expect("a follow-up is accepted");
+                                follow_up.submit(&pool, PLAINLY).expect("a follow-up is accepted");
                             };
                             pool.execute(task).unwrap();
-                            tally.submit(&pool, false).expect("the pool has a handle");
+                            tally.submit(&pool, PLAINLY).expect("the pool has a handle");
                         }
                     })
                 })

@@ -2,12 +2,16 @@
 
 mod common;
 
-use common::{meet, occupy_with, registry, run, tidy, within, Tracked};
+use common::{eventually, meet, occupy_with, registry, run, threads_named, tidy, within, Tracked};
+use std::future::Future;
 use std::mem::size_of;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{channel, Sender};
 use std::sync::{Arc, Barrier, RwLock};
+use std::task::{Context, Poll, Wake};
 use std::thread;
+use std::time::Duration;
 use winddown::{BuildError, Pool, PoolBuilder, RejectReason, WhenFull};
 
 fn builder(max_threads: usize) -> PoolBuilder {
@@ -69,14 +73,6 @@ fn a_worker_has_the_stack_that_was_asked_for() {
     assert_eq!(outcome.stdout, "");
 }
 
-/// The threads of this process whose names begin so, as the system sees them.
-#[cfg(target_os = "linux")]
-fn threads_named(prefix: &str) -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-    names.filter(|name| name.starts_with(prefix)).count()
-}
-
 #[test]
 fn fifteen_times_as_many_blocked_tasks_as_threads_start_not_one_thread_too_many() {
     let _tidy = tidy();
@@ -108,6 +104,75 @@ fn fifteen_times_as_many_blocked_tasks_as_threads_start_not_one_thread_too_many(
             let got = handles.into_iter().map(|handle| handle.join().unwrap());
             assert!(got.eq(0..15 * max_threads));
             assert_eq!(pool.shutdown().stats().peak_threads, max_threads);
+        }
+    });
+}
+
+/// Says which thread drops it.
+struct Captured(Sender<thread::ThreadId>);
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        self.0.send(thread::current().id()).unwrap();
+    }
+}
+
+/// Submits in every way; a closure that comes back is dropped here.
+fn refusals(pool: &Pool, dropped: &Sender<thread::ThreadId>) -> Vec<RejectReason> {
+    struct Nobody;
+    impl Wake for Nobody {
+        fn wake(self: Arc<Nobody>) {}
+    }
+    let task = || {
+        let captured = Captured(dropped.clone());
+        move || drop(captured)
+    };
+    let (limit, waker) = (pool.limit(1), Arc::new(Nobody).into());
+    let Poll::Ready(submitted) = pin!(pool.spawn_async(task())).poll(&mut Context::from_waker(&waker)) else {
+        panic!("there is nothing to wait for")
+    };
+    vec![
+        submitted.unwrap_err().reason(),
+        pool.execute(task()).unwrap_err().reason(),
+        pool.spawn(task()).unwrap_err().reason(),
+        pool.try_execute(task()).unwrap_err().reason(),
+        pool.try_spawn(task()).unwrap_err().reason(),
+        pool.execute_timeout(task(), Duration::MAX).unwrap_err().reason(),
+        pool.spawn_timeout(task(), Duration::MAX).unwrap_err().reason(),
+        pool.spawn_after(Duration::ZERO, task()).unwrap_err().reason(),
+        limit.execute(task()).unwrap_err().reason(),
+        limit.spawn(task()).unwrap_err().reason(),
+        limit.try_execute(task()).unwrap_err().reason(),
+        limit.try_spawn(task()).unwrap_err().reason(),
+    ]
+}
+
+#[test]
+fn after_the_end_every_way_to_submit_gives_the_closure_back_and_starts_no_thread() {
+    let _tidy = tidy();
+    type End = fn(&Pool);
+    let ends: [(RejectReason, End); 4] = [
+        (RejectReason::Closed, Pool::close),
+        (RejectReason::Closed, |pool| drop(pool.shutdown())),
+        (RejectReason::Closed, |pool| drop(pool.shutdown_now())),
+        (RejectReason::ShuttingDown, |pool| drop(pool.registry().shutdown())),
+    ];
+    within(move || {
+        for ((reason, end), was_used) in ends.into_iter().flat_map(|end| [(end, false), (end, true)]) {
+            let pool = builder(2).name("ended").build().unwrap();
+            if was_used {
+                pool.spawn(|| ()).unwrap().join().unwrap();
+            }
+            end(&pool);
+            let (dropped, who) = channel();
+            assert_eq!(refusals(&pool, &dropped), [reason; 12]);
+            drop(dropped);
+            assert!(who.into_iter().eq([thread::current().id(); 12]), "dropped here, and not by a worker");
+            let stats = pool.shutdown().stats().clone();
+            let accepted = u64::from(was_used);
+            assert_eq!((stats.accepted, stats.completed, stats.rejected), (accepted, accepted, 12));
+            assert_eq!((stats.threads, stats.peak_threads), (0, usize::from(was_used)));
+            eventually("its thread is gone", || threads_named("ended") == 0);
         }
     });
 }
@@ -205,10 +270,21 @@ fn destructors_of_thread_locals_submit_and_wait() {
 }
 
 #[test]
+fn destructors_of_the_thread_locals_of_workers_are_refused_at_exit_and_harm_nothing() {
+    let _tidy = tidy();
+    let outcome = run("destructors_use_pools_at_exit");
+    outcome.assert_code(0).assert_silent().assert_prompt();
+    assert_eq!(
+        outcome.stdout,
+        format!("{:?}, 3, 0, true, (Some(7), true)\n", [RejectReason::ShuttingDown; 7])
+    );
+}
+
+#[test]
 fn a_broken_pool_does_not_hold_up_exit() {
     let _tidy = tidy();
     let outcome = run("broken_pool_at_exit");
-    outcome.assert_code(0);
+    outcome.assert_code(0).assert_prompt();
     assert_eq!(outcome.stdout, "Cancelled\n".repeat(3) + "Broken\n");
     assert_eq!(outcome.stderr.matches("no connection").count(), 1, "{outcome:#?}");
 }
@@ -234,7 +310,7 @@ fn two_submitters_share_a_queue_that_has_no_room() {
             })
         });
         let shares = submitters.map(|submitter| submitter.join().unwrap());
-        assert!(shares.iter().all(|share| *share >= MANY / 10), "{shares:?}");
+        assert!(shares.iter().all(|share| 10 * *share >= shares[0] + shares[1]), "{shares:?}");
         assert_eq!(pool.shutdown().stats().completed as usize, shares[0] + shares[1]);
     });
 }

@@ -6,6 +6,7 @@ use common::{occupy_with, pool_in, registry, tidy, within};
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::future::Future;
+use std::hash::Hash;
 use std::mem::size_of;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
@@ -51,6 +52,11 @@ fn handles_of_everything_go_to_any_thread() {
     is_future::<CancelOnDrop<Plain>>();
     is_future::<ShutdownToken>();
     is_future::<Finished>();
+    is_future::<SpawnAsync<fn() -> Plain, Plain>>();
+    fn is_key<T: Copy + Eq + Hash + Debug>() {}
+    is_key::<HookId>();
+    fn is_ordered<T: Ord>() {}
+    is_ordered::<Phase>();
     fn may_be_sent<T: Send>() {}
     may_be_sent::<UnstartedTask>();
     may_be_sent::<AsCompleted<Plain>>();

@@ -5,6 +5,7 @@ mod common;
 use common::{eventually, meet, occupy_with, pool_in, registry, run, tidy, within, Tracked};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{channel, Sender};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Wake, Waker};
@@ -54,7 +55,7 @@ fn a_timed_waiter_keeps_its_time_beside_those_who_wait_without_limit() {
     let _tidy = tidy();
     within(|| {
         let registry = registry();
-        let (pool, token) = (pool_in(&registry, 1), registry.token());
+        let (pool, inside, token) = (pool_in(&registry, 1), pool_in(&registry, 1), registry.token());
         let (go, running) = occupy(&pool);
         let patient = [
             thread::spawn({
@@ -70,6 +71,19 @@ fn a_timed_waiter_keeps_its_time_beside_those_who_wait_without_limit() {
                 move || drop(registry.wait_finished())
             }),
         ];
+        // What goes on elsewhere in the registry wakes who waits inside a task for nothing, all the time.
+        let is_over = Arc::new(AtomicBool::new(false));
+        let noise = thread::spawn({
+            let (registry, until) = (registry.clone(), is_over.clone());
+            move || {
+                let other = pool_in(&registry, 1);
+                while !until.load(SeqCst) {
+                    drop(registry.hold("for a moment").unwrap());
+                    other.execute(|| ()).unwrap();
+                    other.wait_idle();
+                }
+            }
+        });
         for millis in [1, 5, 20, 50] {
             let time = Duration::from_millis(millis);
             let start = Instant::now();
@@ -78,8 +92,16 @@ fn a_timed_waiter_keeps_its_time_beside_those_who_wait_without_limit() {
             let start = Instant::now();
             assert!(!token.wait_timeout(time));
             assert!(start.elapsed() >= time);
+            let pool = pool.clone();
+            let task = move || {
+                let start = Instant::now();
+                (pool.wait_idle_timeout(time), start.elapsed() >= time)
+            };
+            assert_eq!(inside.spawn(task).unwrap().join().unwrap(), (false, true));
         }
         assert!(patient.iter().all(|waiter| !waiter.is_finished()));
+        is_over.store(true, SeqCst);
+        noise.join().unwrap();
         // Both sorts wake, and the pool is as open as it was.
         let timed = thread::spawn({
             let pool = pool.clone();
@@ -253,7 +275,7 @@ fn ten_thousand_waits_in_vain_leave_nothing_behind() {
 fn exit_waits_for_tasks_whose_handles_were_dropped() {
     let _tidy = tidy();
     let outcome = run("handles_are_dropped_before_exit");
-    outcome.assert_code(0).assert_silent();
+    outcome.assert_code(0).assert_silent().assert_prompt();
     assert_eq!(outcome.count("task "), 50, "{outcome:#?}");
 }
 
@@ -262,7 +284,7 @@ fn exit_waits_for_tasks_whose_handles_were_dropped() {
 fn hooks_and_exit_handlers_join_running_tasks() {
     let _tidy = tidy();
     let outcome = run("exit_handlers_join_tasks");
-    outcome.assert_code(0).assert_silent();
+    outcome.assert_code(0).assert_silent().assert_prompt();
     let expected = "a handler before the drain: 1\na pre-join hook: 2\na post-join hook: 3\na handler after the drain: 4\n";
     assert_eq!(outcome.stdout, expected);
 }

@@ -47,6 +47,32 @@ fn a_join_that_runs_out_of_time_gives_the_handle_back_and_the_next_gets_the_resu
 }
 
 #[test]
+fn a_task_that_is_seen_to_have_ended_is_ready_for_every_thread() {
+    explore(|| {
+        let (_registry, pool) = pool(1);
+        let handle = pool.spawn(|| 5).unwrap();
+        let canceller = handle.canceller();
+        let other = thread::spawn(move || canceller.cancel());
+        let watcher = thread::spawn(move || {
+            let has_ended = (0..8).any(|_| {
+                thread::yield_now();
+                handle.is_finished()
+            });
+            (has_ended, handle)
+        });
+        let (has_ended, handle) = watcher.join().unwrap();
+        match handle.join_timeout(Duration::ZERO) {
+            Ok(result) => assert_eq!(result.is_err(), other.join().unwrap()),
+            Err(handle) => {
+                assert!(!has_ended, "it was seen to have ended, and is not ready");
+                drop((handle, other.join()));
+            }
+        }
+        pool.shutdown();
+    });
+}
+
+#[test]
 fn a_waker_is_woken_when_the_task_ends_or_is_cancelled() {
     explore(|| {
         let (_registry, pool) = pool(1);

@@ -164,6 +164,42 @@ fn a_map_that_is_dropped_early_leaves_nothing_behind() {
     });
 }
 
+/// The thread of an item that stops because it was told to must not come for the next one.
+#[test]
+fn nothing_starts_once_a_map_that_is_dropped_has_told_what_runs() {
+    fn drop_early<M: Iterator<Item = Result<(), crate::JoinError>>>(
+        max_threads: usize,
+        make: fn(&Pool, Box<dyn Fn(usize) + Send + Sync>) -> M,
+    ) where
+        M: 'static,
+    {
+        explore(move || {
+            let (_registry, pool) = pool(max_threads);
+            let trace = Trace::default();
+            let started = trace.clone();
+            let work = move |n: usize| {
+                started.leave();
+                while n > 0 && !crate::task::is_cancelled() {
+                    thread::yield_now();
+                }
+            };
+            let mut results = make(&pool, Box::new(work));
+            results.next().unwrap().unwrap();
+            // All threads have an item that does not end by itself.
+            while trace.ran() < 1 + max_threads {
+                thread::yield_now();
+            }
+            drop(results);
+            pool.wait_idle();
+            assert_eq!(trace.ran(), 1 + max_threads);
+            pool.shutdown();
+            trace.assert_no_captures();
+        });
+    }
+    drop_early(1, |pool, work| pool.map_with_lookahead(0..4, 3, work));
+    drop_early(2, |pool, work| pool.map_unordered(0..5, work));
+}
+
 #[test]
 fn a_map_in_a_task_ends_when_its_pool_closes() {
     explore(|| {
@@ -323,5 +359,27 @@ fn waits_that_end_without_a_reason_end_nothing_else() {
         };
         assert!(registry.shutdown().is_clean() && other.join().unwrap().is_clean());
         assert_eq!((registry.phase(), trace.ran()), (crate::Phase::Finished, 4));
+    });
+}
+
+/// No time passes here: whatever wakes a timed wait, it goes on until there is what it waits for.
+#[test]
+fn timed_waits_that_end_without_a_reason_are_not_over() {
+    const LONG: Duration = Duration::from_secs(1);
+    explore_spurious(|| {
+        let registry = Registry::root();
+        let pool = builder(&registry, 1).queue_capacity(1).build().unwrap();
+        let token = registry.token();
+        let waits = thread::spawn(move || token.wait_timeout(LONG));
+        let handles = (0..2).map(|n| pool.spawn_timeout(move || n, LONG).unwrap());
+        let mut results = crate::as_completed(handles);
+        for _ in 0..2 {
+            assert!(results.next_timeout(LONG).unwrap().is_some());
+        }
+        let handle = pool.spawn_timeout(|| 5, LONG).unwrap();
+        assert!(pool.wait_idle_timeout(LONG));
+        assert_eq!(handle.join_timeout(LONG).unwrap().unwrap(), 5);
+        assert!(registry.shutdown_timeout(LONG).is_clean());
+        assert!(waits.join().unwrap());
     });
 }

@@ -20,6 +20,7 @@ macro_rules! cases {
 
 cases![
     main_returns,
+    main_returns_with_one_worker,
     main_fails,
     main_panics,
     main_exits,
@@ -112,6 +113,16 @@ fn main_returns() -> Ended {
     Ok(())
 }
 
+/// Nothing of what is queued has begun when `main` returns.
+fn main_returns_with_one_worker() -> Ended {
+    let pool = Pool::new(1);
+    pool.execute(|| winddown::token().wait())?;
+    for n in 0..100 {
+        pool.execute(move || println!("task {n}"))?;
+    }
+    Ok(())
+}
+
 fn main_fails() -> Ended {
     let pool = Pool::new(2);
     fifty(&pool);
@@ -175,6 +186,7 @@ fn main_returns_while_a_thread_exits_with_crate() -> Ended {
 fn race(exit: fn()) -> Ended {
     let pool = Pool::new(2);
     fifty(&pool);
+    winddown::after_join("last", || println!("drained"))?;
     let start = Arc::new(Barrier::new(2));
     let other = start.clone();
     thread::spawn(move || {
@@ -182,7 +194,7 @@ fn race(exit: fn()) -> Ended {
         exit();
     });
     start.wait();
-    Ok(())
+    Err("main fails".into())
 }
 
 fn main_returns_while_daemons_print() -> Ended {

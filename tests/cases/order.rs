@@ -6,11 +6,17 @@ use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use winddown::{Phase, Pool, Registry};
+use winddown::{FollowUps, JoinHandle, Phase, Pool, Registry};
 
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
-        pub const CASES: &[Case] = &[$((stringify!($case), $case)),*];
+        pub const CASES: &[Case] = &[
+            ("tasks_wait_for_tasks_of_an_older_pool", || tasks_wait_for_tasks_of_an_idle_pool(1, false)),
+            ("tasks_wait_for_tasks_of_a_newer_pool", || tasks_wait_for_tasks_of_an_idle_pool(0, false)),
+            ("tasks_wait_for_tasks_of_an_older_used_pool", || tasks_wait_for_tasks_of_an_idle_pool(1, true)),
+            ("tasks_wait_for_tasks_of_a_newer_used_pool", || tasks_wait_for_tasks_of_an_idle_pool(0, true)),
+            $((stringify!($case), $case)),*
+        ];
     };
 }
 
@@ -31,6 +37,7 @@ cases![
     hook_leaves_work_on_a_new_pool,
     follow_ups_between_pools,
     tasks_wait_for_tasks_of_another_pool,
+    pool_rejects_follow_ups,
     daemon_runs_for_ever,
 ];
 
@@ -258,6 +265,40 @@ fn tasks_wait_for_tasks_of_another_pool() -> Ended {
             }
         })?;
     }
+    winddown::exit(0)
+}
+
+/// One way only: the other pool has nothing to do, and is open to the tasks of the first all the same.
+fn tasks_wait_for_tasks_of_an_idle_pool(busy: usize, is_used: bool) -> Ended {
+    let pools = [Pool::new(1), Pool::new(1)];
+    let idle = pools[1 - busy].clone();
+    if is_used {
+        idle.spawn(|| ())?.join()?;
+    }
+    pools[busy].execute(move || {
+        wait_until_closed();
+        for n in 0..10 {
+            let handle =
+                idle.spawn(move || println!("task {n}")).expect("a task may submit while pools drain");
+            handle.join().expect("the other pool runs it");
+        }
+    })?;
+    winddown::exit(0)
+}
+
+/// What was accepted before runs, what a task submits comes back.
+fn pool_rejects_follow_ups() -> Ended {
+    let pool = Pool::builder().max_threads(1).follow_ups(FollowUps::Reject).build()?;
+    let (own, (give, take)) = (pool.clone(), channel::<JoinHandle<()>>());
+    pool.execute(move || {
+        let before = take.recv().expect("main sends it");
+        wait_until_closed();
+        let refused = own.spawn(|| println!("a follow-up")).expect_err("it rejects what its tasks submit");
+        println!("{:?}", refused.reason());
+        refused.into_inner()();
+        println!("{:?}", before.join());
+    })?;
+    give.send(pool.spawn(|| println!("accepted before"))?)?;
     winddown::exit(0)
 }
 

@@ -6,13 +6,14 @@ use std::sync::mpsc::channel;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
-use winddown::Pool;
+use winddown::{JoinHandle, Pool};
 
 pub const CASES: &[Case] = &[
     ("large_closures", large_closures),
     ("recursion_on_a_small_stack", || recursion(64 << 10)),
     ("recursion_on_a_large_stack", || recursion(64 << 20)),
     ("destructors_use_pools", destructors_use_pools),
+    ("destructors_use_pools_at_exit", destructors_use_pools_at_exit),
     ("broken_pool_at_exit", broken_pool_at_exit),
 ];
 
@@ -121,6 +122,47 @@ fn destructors_use_pools() -> Ended {
     }
     keep("main", &pool);
     Ok(())
+}
+
+/// Uses what is over when its thread ends, which its pool keeps until the process does.
+struct AtExit(Pool, Option<[JoinHandle<u32>; 2]>);
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        let AtExit(pool, handles) = self;
+        let [done, cancelled] = handles.take().expect("it is dropped once");
+        let refused = [
+            pool.execute(|| ()).expect_err("it is closed").reason(),
+            pool.spawn(|| ()).expect_err("it is closed").reason(),
+            pool.try_execute(|| ()).expect_err("it is closed").reason(),
+            pool.execute_timeout(|| (), Duration::MAX).expect_err("it is closed").reason(),
+            pool.spawn_after(Duration::ZERO, || ()).expect_err("it is closed").reason(),
+            winddown::execute(|| ()).expect_err("it is late").reason(),
+            Pool::new(1).execute(|| ()).expect_err("it is late").reason(),
+        ];
+        pool.wait_idle();
+        let mut scoped = 0;
+        pool.scope(|s| drop(s.spawn(|| scoped = 3)));
+        let mapped = pool.map(0..3, |n| n).filter(Result::is_ok).count();
+        let is_over = pool.is_closed() && winddown::token().is_triggered() && Pool::current().is_none();
+        let joined = (done.join().ok(), cancelled.join().is_err());
+        println!("{refused:?}, {scoped}, {mapped}, {is_over}, {joined:?}");
+    }
+}
+
+thread_local!(static AT_EXIT: RefCell<Option<AtExit>> = const { RefCell::new(None) });
+
+fn destructors_use_pools_at_exit() -> Ended {
+    let pool = Pool::builder().max_threads(1).keep_alive(Duration::MAX).build()?;
+    let (give, take) = channel();
+    pool.execute(move || {
+        let at_exit = take.recv().expect("main sends it");
+        AT_EXIT.with_borrow_mut(|slot| *slot = Some(at_exit));
+    })?;
+    let [done, cancelled] = [pool.spawn(|| 7)?, pool.spawn(|| 8)?];
+    cancelled.cancel();
+    give.send(AtExit(pool, Some([done, cancelled])))?;
+    winddown::exit(0)
 }
 
 fn broken_pool_at_exit() -> Ended {

@@ -10,7 +10,7 @@ pub mod ground;
 pub mod journal;
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -54,6 +54,13 @@ impl Outcome {
     #[track_caller]
     pub fn assert_silent(&self) -> &Outcome {
         assert_eq!(self.stderr, "", "{self:#?}");
+        self
+    }
+
+    /// It took less than the ten seconds after which idle workers leave by themselves: nobody waited for that.
+    #[track_caller]
+    pub fn assert_prompt(&self) -> &Outcome {
+        assert!(self.elapsed < Duration::from_secs(9), "{self:#?}");
         self
     }
 }
@@ -135,6 +142,7 @@ pub fn finish(mut command: Command) -> Outcome {
 }
 
 pub fn watch(mut child: Child, start: Instant) -> Outcome {
+    advance();
     let stdout = child.stdout.take().map(reader);
     let stderr = child.stderr.take().map(reader);
     let read =
@@ -181,6 +189,13 @@ fn state_of(pid: u32, thread: u32) -> String {
 /// The threads of this process; `None` where the system does not tell.
 pub fn thread_count() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/task").ok()?.count())
+}
+
+/// The threads of this process whose name begins so; none where the system does not tell.
+pub fn threads_named(prefix: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
 }
 
 /// Waits until this process has at most `count` threads: an ended thread may be listed for a moment after its join.
@@ -255,6 +270,7 @@ pub fn tidy() -> Tidy {
     unpoisoned(&WAITING).get_or_insert_with(HashSet::new).extend(me);
     let turn = unpoisoned(&TURN);
     unpoisoned(&REGISTRIES).clear();
+    advance();
     Tidy { threads: threads(), pools: global_pools(), tracked: TRACKED.load(SeqCst), _turn: turn }
 }
 
@@ -310,6 +326,7 @@ impl Tidy {
             thread::sleep(Duration::from_millis(1));
         }
         unpoisoned(&REGISTRIES).clear();
+        advance();
     }
 }
 
@@ -319,6 +336,29 @@ impl Drop for Tidy {
             self.expect_nothing();
         }
     }
+}
+
+/// The test whose turn it is has begun, or has come to its next program: the watchdog's time begins anew. A test that hangs
+/// outside of [`within`] ends the run of its file, and what each thread is doing is told.
+fn advance() {
+    static WATCHDOG: OnceLock<Mutex<(String, Instant)>> = OnceLock::new();
+    let now = || (thread::current().name().unwrap_or_default().to_owned(), Instant::now());
+    let last = WATCHDOG.get_or_init(|| {
+        let watchdog = thread::Builder::new().name("watchdog".into()).spawn(|| loop {
+            thread::sleep(Duration::from_secs(1));
+            let Some(last) = WATCHDOG.get() else { continue };
+            let (test, since) = unpoisoned(last).clone();
+            if since.elapsed() > 5 * PATIENCE {
+                // Not for the harness, which keeps what a test prints until it ends; and an exit might hang as well.
+                let threads = threads_of(std::process::id());
+                let _ = writeln!(std::io::stderr(), "{test} hangs\n{threads}");
+                std::process::abort();
+            }
+        });
+        watchdog.unwrap();
+        Mutex::new(now())
+    });
+    *unpoisoned(last) = now();
 }
 
 /// The number of this thread, where the system tells.
