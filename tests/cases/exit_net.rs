@@ -59,6 +59,7 @@ cases![
     stdout_locked_by_a_task,
     stdout_locked_by_a_daemon,
     tasks_and_hooks_panic,
+    tasks_and_hooks_panic_and_are_logged,
     pools_are_idle,
     process_aborts,
     last_task_says_so,
@@ -453,10 +454,28 @@ fn tasks_and_hooks_panic() -> Ended {
     Ok(())
 }
 
+/// The same in a program that logs to stderr, at exit too: what cannot be written there panics in the logger.
+fn tasks_and_hooks_panic_and_are_logged() -> Ended {
+    struct Stderr;
+    impl log::Log for Stderr {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            eprintln!("{} {}", record.level(), record.args());
+        }
+        fn flush(&self) {}
+    }
+    log::set_logger(&Stderr).expect("there is no other logger");
+    log::set_max_level(log::LevelFilter::Debug);
+    tasks_and_hooks_panic()
+}
+
+/// With the keep-alive that pools have unless told otherwise, and without end.
 fn pools_are_idle() -> Ended {
     let registry = Registry::new();
     for _ in 0..4 {
-        let pool = Pool::builder().max_threads(2).keep_alive(Duration::MAX);
+        let pool = Pool::builder().max_threads(2);
         let private = Pool::builder().max_threads(2).keep_alive(Duration::MAX).registry(&registry);
         for pool in [pool.build()?, private.build()?] {
             let both_run = Arc::new(Barrier::new(2));
