@@ -3,9 +3,10 @@
 mod common;
 
 use common::{listen, meet, registry, tidy, within};
+use std::any::Any;
 use std::error::Error;
 use std::future::Future;
-use std::panic::{panic_any, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
+use std::panic::{catch_unwind, panic_any, resume_unwind, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
@@ -262,6 +263,15 @@ fn a_panic_comes_back_with_its_own_payload_and_message() {
         assert!(error.to_string().ends_with("panicked: a panic without a message"), "{error}");
         let back = error.into_panic().downcast::<Arc<i32>>().unwrap();
         assert!(Arc::ptr_eq(&back, &payload));
+
+        // The very box, which may be thrown on.
+        let payload: Box<dyn Any + Send> = Box::new([7; 9]);
+        let address = |payload: &(dyn Any + Send)| std::ptr::from_ref(payload).cast::<()>() as usize;
+        let thrown_at = address(&*payload);
+        let error = pool.spawn(move || resume_unwind(payload)).unwrap().join().unwrap_err();
+        let thrown = catch_unwind(AssertUnwindSafe(|| resume_unwind(error.into_panic()))).unwrap_err();
+        assert_eq!(address(&*thrown), thrown_at);
+        assert_eq!(thrown.downcast_ref(), Some(&[7; 9]));
     });
 }
 

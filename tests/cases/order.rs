@@ -34,6 +34,14 @@ cases![
     daemon_runs_for_ever,
 ];
 
+/// Ends the process, as the test asks for: by a call, or by the return from `main`.
+fn end() -> Ended {
+    match std::env::args().nth(2).as_deref() {
+        Some("return") => Ok(()),
+        _ => winddown::exit(0),
+    }
+}
+
 /// Inside a task: waits until its pool drains.
 fn wait_until_closed() {
     let pool = Pool::current().expect("this is inside a task");
@@ -133,7 +141,7 @@ fn whole_order_when_a_private_shutdown_came_first() -> Ended {
     let newest = cast()?;
     assert!(newest.shutdown().is_clean());
     println!("shut down");
-    winddown::exit(0)
+    end()
 }
 
 /// Each alone: another thread that is joined would give it the time it takes.
@@ -164,7 +172,7 @@ fn destructor_of_an_expired_worker() -> Ended {
 
 fn exit_with_a_last_hook() -> Ended {
     winddown::after_join("last", || println!("after"))?;
-    winddown::exit(0)
+    end()
 }
 
 fn hooks_run_once() -> Ended {
@@ -173,7 +181,7 @@ fn hooks_run_once() -> Ended {
     winddown::shutdown();
     winddown::shutdown();
     winddown::request_shutdown();
-    winddown::exit(0)
+    end()
 }
 
 fn hooks_without_a_pool() -> Ended {
@@ -209,7 +217,7 @@ fn hook_ends_a_consumer() -> Ended {
         feed.send(7).expect("the consumer listens");
         drop(feed);
     })?;
-    winddown::exit(0)
+    end()
 }
 
 fn hook_leaves_work_on_a_new_pool() -> Ended {
@@ -220,7 +228,7 @@ fn hook_leaves_work_on_a_new_pool() -> Ended {
             pool.execute(move || println!("task {n}")).expect("a new pool is open");
         }
     })?;
-    winddown::exit(0)
+    end()
 }
 
 /// Chains of 100 tasks that go back and forth, two ways at once.
@@ -241,7 +249,7 @@ fn follow_ups_between_pools() -> Ended {
             bounce(here, there, 100);
         })?;
     }
-    winddown::exit(0)
+    end()
 }
 
 /// In both directions: the pool that closes first must not be gone when the other's tasks need it.
@@ -258,7 +266,7 @@ fn tasks_wait_for_tasks_of_another_pool() -> Ended {
             }
         })?;
     }
-    winddown::exit(0)
+    end()
 }
 
 fn daemon_runs_for_ever() -> Ended {
@@ -280,5 +288,5 @@ fn daemon_runs_for_ever() -> Ended {
         wait_until_closed();
         println!("task");
     })?;
-    winddown::exit(0)
+    end()
 }
