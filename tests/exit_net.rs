@@ -227,6 +227,18 @@ mod at_exit {
         assert_eq!(outcome.position("handler after"), 51, "{outcome:#?}");
     }
 
+    #[test]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn a_pool_of_a_library_that_was_unloaded_is_drained() {
+        let _tidy = tidy();
+        let mut command = command("library_is_unloaded");
+        command.arg(common::library());
+        let outcome = finish(command);
+        outcome.assert_code(0).assert_silent();
+        assert_eq!(outcome.count("task "), 50, "{outcome:#?}");
+        assert_eq!(outcome.position("main returns"), 0, "{outcome:#?}");
+    }
+
     // ---- output ----
 
     #[test]

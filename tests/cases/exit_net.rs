@@ -3,6 +3,8 @@
 use crate::{Case, Ended};
 use std::cell::RefCell;
 use std::ffi::c_int;
+#[cfg(unix)]
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::process;
@@ -13,8 +15,8 @@ use std::time::Duration;
 use winddown::{Pool, Registry};
 
 macro_rules! cases {
-    ($($case:ident),* $(,)?) => {
-        pub const CASES: &[Case] = &[$((stringify!($case), $case)),*];
+    ($($(#[$attribute:meta])* $case:ident),* $(,)?) => {
+        pub const CASES: &[Case] = &[$($(#[$attribute])* (stringify!($case), $case)),*];
     };
 }
 
@@ -64,6 +66,8 @@ cases![
     process_aborts,
     last_task_says_so,
     tasks_write_files,
+    #[cfg(unix)]
+    library_is_unloaded,
 ];
 
 extern "C" {
@@ -396,6 +400,24 @@ fn handlers_around_the_drain() -> Ended {
     at_exit(after);
     POOL.get_or_init(|| Pool::new(2));
     at_exit(before);
+    Ok(())
+}
+
+/// The library that is given has a copy of the crate, and of its net, of its own.
+#[cfg(unix)]
+fn library_is_unloaded() -> Ended {
+    let path = CString::new(std::env::args().nth(2).expect("a library"))?;
+    // SAFETY: what runs when the library is loaded and unloaded is std's and the crate's. The function is there, of this type,
+    // and called before that.
+    unsafe {
+        let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
+        assert!(!library.is_null(), "the library can be loaded");
+        let queue_fifty = libc::dlsym(library, c"queue_fifty".as_ptr());
+        assert!(!queue_fifty.is_null(), "the function is there");
+        std::mem::transmute::<*mut libc::c_void, extern "C" fn()>(queue_fifty)();
+        assert_eq!(libc::dlclose(library), 0);
+    }
+    println!("main returns");
     Ok(())
 }
 
