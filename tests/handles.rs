@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::full::{await_sleepers, submitter};
 use common::{listen, meet, registry, tidy, within};
 use std::any::Any;
 use std::error::Error;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
+use winddown::{as_completed, join_all, join_any};
 use winddown::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle, Pool, Rejected};
 
 fn pool(max_threads: usize) -> Pool {
@@ -314,6 +316,40 @@ fn workers_survive_panics_and_their_waiters_wake() {
         assert_eq!((stats.panicked, stats.completed, stats.running), (20, 2, 0));
         assert_eq!(stats.peak_threads, 2);
     });
+}
+
+#[test]
+fn whoever_sleeps_in_a_wait_for_a_task_that_panics_wakes() {
+    let _tidy = tidy();
+    type Wait = fn(JoinHandle<()>) -> Result<(), JoinError>;
+    let waits: [Wait; 7] = [
+        |handle| handle.join(),
+        |handle| handle.join_timeout(Duration::MAX).unwrap(),
+        |handle| handle.cancel_on_drop().join(),
+        |handle| block_on(handle),
+        |handle| join_all([handle]).remove(0),
+        |handle| as_completed([handle]).next_timeout(Duration::MAX).unwrap().unwrap(),
+        |handle| join_any([handle]).unwrap(),
+    ];
+    for wait in waits {
+        within(move || {
+            let pool = pool(1);
+            let (go, gate) = mpsc::channel::<()>();
+            let task = move || {
+                let _ = gate.recv();
+                panic!("after a while");
+            };
+            let handle = pool.spawn(task).unwrap();
+            let (about_to, who_is) = mpsc::channel();
+            let waiter = submitter("waiter", &about_to, move || wait(handle));
+            let of_idleness = pool.clone();
+            let other = submitter("other waiter", &about_to, move || of_idleness.wait_idle());
+            await_sleepers(&who_is, 2);
+            drop(go);
+            assert!(waiter.join().unwrap().unwrap_err().is_panic());
+            other.join().unwrap();
+        });
+    }
 }
 
 #[test]
