@@ -51,7 +51,7 @@ pub fn exit(code: i32) -> ! {
         static EXITING: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
         let is_second = EXITING.swap(true, std::sync::atomic::Ordering::AcqRel);
         #[cfg(feature = "signals")]
-        let is_second = is_second || !crate::process::begin_exit();
+        let is_second = is_second || crate::process::begin_exit().is_some();
         if is_second {
             loop {
                 std::thread::park();

@@ -14,7 +14,7 @@ use eras::Eras;
 #[cfg(feature = "signals")]
 use std::cell::Cell;
 #[cfg(feature = "signals")]
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 /// What one process in a line of forks has.
@@ -30,26 +30,25 @@ struct Own {
 /// this the code would depend on who gets to the C runtime's `exit` first.
 #[cfg(feature = "signals")]
 struct Ending {
-    /// One of `NOBODY`, `EXIT` and `SIGNAL`; written once.
-    by: AtomicU8,
+    /// `NOBODY`, `EXIT` or the number of a signal; written once.
+    by: AtomicI32,
     /// The code of a process that a signal ends, once its shutdown is over.
     code: Once<i32>,
 }
 
 #[cfg(feature = "signals")]
 impl Ending {
-    const NOBODY: u8 = 0;
-    const EXIT: u8 = 1;
-    const SIGNAL: u8 = 2;
+    const NOBODY: i32 = 0;
+    const EXIT: i32 = -1;
 
     fn new() -> Ending {
-        Ending { by: AtomicU8::new(Ending::NOBODY), code: Once::new() }
+        Ending { by: AtomicI32::new(Ending::NOBODY), code: Once::new() }
     }
 
-    /// Enters `who`, if there is nobody yet. Says whether it is `who` now.
-    fn begin(&self, who: u8) -> bool {
+    /// Enters `who`, if there is nobody yet. Returns who it is now.
+    fn begin(&self, who: i32) -> i32 {
         let order = Ordering::Relaxed; // No other memory hangs on it.
-        self.by.compare_exchange(Ending::NOBODY, who, order, order).map_or_else(|by| by == who, |_| true)
+        self.by.compare_exchange(Ending::NOBODY, who, order, order).map_or_else(|by| by, |_| who)
     }
 }
 
@@ -98,17 +97,17 @@ impl Registry {
     }
 }
 
-/// Notes that the process exits. Says whether its code stands: it does not where a signal came first.
+/// Notes that the process exits. Says which signal came first, if one did: then the exit's code does not stand.
 #[cfg(feature = "signals")]
-pub(crate) fn begin_exit() -> bool {
-    era().ending.begin(Ending::EXIT)
+pub(crate) fn begin_exit() -> Option<i32> {
+    Some(era().ending.begin(Ending::EXIT)).filter(|by| *by != Ending::EXIT)
 }
 
 /// Notes that a signal ends the process, through [`exit_for_signal`]. Says whether it does: not where the process exits
 /// already.
 #[cfg(feature = "signals")]
-pub(crate) fn begin_end_for_signal() -> bool {
-    era().ending.begin(Ending::SIGNAL)
+pub(crate) fn begin_end_for_signal(signal: i32) -> bool {
+    era().ending.begin(signal) == signal
 }
 
 /// Winds everything down and exits with what `code` makes of the report, whoever has called `exit` in the meantime.
@@ -153,16 +152,19 @@ extern "C" fn at_exit() {
     if ERAS.get().is_none() {
         return;
     }
+    #[cfg(not(feature = "signals"))]
+    let reason = Reason::Exit;
+    // A signal that came first is the reason, though this thread may begin the shutdown before that of the signal does.
     #[cfg(feature = "signals")]
-    let is_for_signal = !begin_exit();
-    if let Err(payload) = contain::run(|| wind_down(Reason::Exit, None)) {
+    let reason = begin_exit().map_or(Reason::Exit, Reason::Signal);
+    if let Err(payload) = contain::run(|| wind_down(reason, None)) {
         say_panic("the shutdown at exit", payload);
     }
     if let Err(payload) = contain::run(flush_stdout) {
         contain::drop_quietly(payload);
     }
     #[cfg(feature = "signals")]
-    if is_for_signal && !ENDS_FOR_SIGNAL.get() {
+    if reason != Reason::Exit && !ENDS_FOR_SIGNAL.get() {
         let code = &era().ending.code;
         code.wait(|| false);
         if let Some(code) = code.get() {

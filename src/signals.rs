@@ -305,7 +305,7 @@ impl Plan {
             return;
         }
         // Here, and not on the thread below: `main` may return before that has started.
-        let ends = self.how.on_signal == OnSignal::Exit && process::begin_end_for_signal();
+        let ends = self.how.on_signal == OnSignal::Exit && process::begin_end_for_signal(signal);
         let (plan, entering) = (self.clone(), *installed);
         let run = move || {
             entering.enter_thread();

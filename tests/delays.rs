@@ -486,6 +486,17 @@ fn what_is_due_waits_for_a_worker_where_none_can_be_had() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn what_is_due_and_has_no_worker_at_exit_is_cancelled_and_the_process_ends() {
+    let _tidy = tidy();
+    let outcome = common::run("delays_without_worker_at_exit");
+    outcome.assert_code(3).assert_silent();
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    assert!(lines.len() == 2 && lines[0] == "dropped", "{outcome:#?}");
+    assert!(lines[1].ends_with("was cancelled before it started, 1 cancelled, 0 left"), "{outcome:#?}");
+}
+
+#[test]
 #[cfg(unix)]
 fn a_forked_child_has_no_delays_but_its_own() {
     let _tidy = tidy();

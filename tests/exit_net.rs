@@ -236,6 +236,18 @@ mod at_exit {
         assert_eq!(outcome.position("handler after"), 51, "{outcome:#?}");
     }
 
+    #[test]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn a_pool_of_a_library_that_was_unloaded_is_drained() {
+        let _tidy = tidy();
+        let mut command = command("library_is_unloaded");
+        command.arg(common::library());
+        let outcome = finish(command);
+        outcome.assert_code(0).assert_silent();
+        assert_eq!(outcome.count("task "), 50, "{outcome:#?}");
+        assert_eq!(outcome.position("main returns"), 0, "{outcome:#?}");
+    }
+
     // ---- output ----
 
     #[test]
@@ -277,24 +289,33 @@ mod at_exit {
         }
     }
 
+    /// In the second, whatever the crate has to say at exit goes to stderr, and panics where that cannot be written.
+    const PANICKING: [&str; 2] = ["tasks_and_hooks_panic", "tasks_and_hooks_panic_and_are_logged"];
+
     #[test]
     fn panics_of_tasks_and_hooks_leave_the_exit_code_alone() {
         let _tidy = tidy();
-        let outcome = run("tasks_and_hooks_panic");
-        outcome.assert_code(0);
-        assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
-        assert_eq!(outcome.stderr.matches("panicked at").count(), 3, "{outcome:#?}");
+        for case in PANICKING {
+            let outcome = run(case);
+            outcome.assert_code(0);
+            assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+            assert_eq!(outcome.stderr.matches("panicked at").count(), 3, "{outcome:#?}");
+            let is_logged = case == PANICKING[1];
+            assert_eq!(outcome.stderr.contains("DEBUG shutdown enters PostJoin"), is_logged, "{outcome:#?}");
+        }
     }
 
     #[test]
     fn a_reader_of_stderr_that_is_gone_does_no_harm() {
         let _tidy = tidy();
-        let mut child = command("tasks_and_hooks_panic").stdin(Stdio::piped()).spawn().unwrap();
-        drop(child.stderr.take());
-        drop(child.stdin.take()); // The sign to begin.
-        let outcome = watch(child, Instant::now());
-        outcome.assert_code(0);
-        assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+        for case in PANICKING {
+            let mut child = command(case).stdin(Stdio::piped()).spawn().unwrap();
+            drop(child.stderr.take());
+            drop(child.stdin.take()); // The sign to begin.
+            let outcome = watch(child, Instant::now());
+            outcome.assert_code(0);
+            assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+        }
     }
 
     #[test]
@@ -314,23 +335,27 @@ mod at_exit {
     #[cfg(unix)]
     fn a_closed_stderr_does_no_harm() {
         let _tidy = tidy();
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "exec \"$0\" tasks_and_hooks_panic 2>&-"]).arg(common::program());
-        shell.stdin(Stdio::null()).stdout(Stdio::piped());
-        let outcome = finish(shell);
-        outcome.assert_code(0);
-        assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+        for case in PANICKING {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "exec \"$0\" \"$1\" 2>&-"]).arg(common::program()).arg(case);
+            shell.stdin(Stdio::null()).stdout(Stdio::piped());
+            let outcome = finish(shell);
+            outcome.assert_code(0);
+            assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+        }
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_device_under_stderr_does_no_harm() {
         let _tidy = tidy();
-        let mut command = command("tasks_and_hooks_panic");
-        command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
-        let outcome = finish(command);
-        outcome.assert_code(0);
-        assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+        for case in PANICKING {
+            let mut command = command(case);
+            command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+            let outcome = finish(command);
+            outcome.assert_code(0);
+            assert_eq!(outcome.count("task "), 100, "{outcome:#?}");
+        }
     }
 
     #[test]
@@ -383,7 +408,7 @@ mod at_exit {
     #[test]
     fn files_that_tasks_write_at_exit_are_complete() {
         let _tidy = tidy();
-        for run in 0..20 {
+        for run in 0..100 {
             let folder =
                 Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("files-{}-{run}", std::process::id()));
             fs::create_dir_all(&folder).unwrap();

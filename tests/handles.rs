@@ -2,10 +2,12 @@
 
 mod common;
 
+use common::full::{await_sleepers, submitter};
 use common::{listen, meet, registry, tidy, within};
+use std::any::Any;
 use std::error::Error;
 use std::future::Future;
-use std::panic::{panic_any, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
+use std::panic::{catch_unwind, panic_any, resume_unwind, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Sender};
@@ -13,6 +15,7 @@ use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
+use winddown::{as_completed, join_all, join_any};
 use winddown::{CancelOnDrop, Canceller, JoinError, JoinErrorKind, JoinHandle, Pool, Rejected};
 
 fn pool(max_threads: usize) -> Pool {
@@ -289,6 +292,15 @@ fn a_panic_comes_back_with_its_own_payload_and_message() {
         assert!(error.to_string().ends_with("panicked: a panic without a message"), "{error}");
         let back = error.into_panic().downcast::<Arc<i32>>().unwrap();
         assert!(Arc::ptr_eq(&back, &payload));
+
+        // The very box, which may be thrown on.
+        let payload: Box<dyn Any + Send> = Box::new([7; 9]);
+        let address = |payload: &(dyn Any + Send)| std::ptr::from_ref(payload).cast::<()>() as usize;
+        let thrown_at = address(&*payload);
+        let error = pool.spawn(move || resume_unwind(payload)).unwrap().join().unwrap_err();
+        let thrown = catch_unwind(AssertUnwindSafe(|| resume_unwind(error.into_panic()))).unwrap_err();
+        assert_eq!(address(&*thrown), thrown_at);
+        assert_eq!(thrown.downcast_ref(), Some(&[7; 9]));
     });
 }
 
@@ -331,6 +343,40 @@ fn workers_survive_panics_and_their_waiters_wake() {
         assert_eq!((stats.panicked, stats.completed, stats.running), (20, 2, 0));
         assert_eq!(stats.peak_threads, 2);
     });
+}
+
+#[test]
+fn whoever_sleeps_in_a_wait_for_a_task_that_panics_wakes() {
+    let _tidy = tidy();
+    type Wait = fn(JoinHandle<()>) -> Result<(), JoinError>;
+    let waits: [Wait; 7] = [
+        |handle| handle.join(),
+        |handle| handle.join_timeout(Duration::MAX).unwrap(),
+        |handle| handle.cancel_on_drop().join(),
+        |handle| block_on(handle),
+        |handle| join_all([handle]).remove(0),
+        |handle| as_completed([handle]).next_timeout(Duration::MAX).unwrap().unwrap(),
+        |handle| join_any([handle]).unwrap(),
+    ];
+    for wait in waits {
+        within(move || {
+            let pool = pool(1);
+            let (go, gate) = mpsc::channel::<()>();
+            let task = move || {
+                let _ = gate.recv();
+                panic!("after a while");
+            };
+            let handle = pool.spawn(task).unwrap();
+            let (about_to, who_is) = mpsc::channel();
+            let waiter = submitter("waiter", &about_to, move || wait(handle));
+            let of_idleness = pool.clone();
+            let other = submitter("other waiter", &about_to, move || of_idleness.wait_idle());
+            await_sleepers(&who_is, 2);
+            drop(go);
+            assert!(waiter.join().unwrap().unwrap_err().is_panic());
+            other.join().unwrap();
+        });
+    }
 }
 
 #[test]

@@ -166,13 +166,15 @@ fn a_hook_can_remove_others_and_not_itself() -> Tested {
     let (own, its_own) = channel();
     let (of_hook, noted) = (registry.clone(), journal.clone());
     let id = registry.before_join("removes", move || {
-        let removed = [before, after, before, its_own.recv().unwrap()].map(|id| of_hook.remove(id));
-        noted.note(format!("{removed:?}"));
+        let own = its_own.recv().unwrap();
+        let removed = [before, after, before, own].map(|id| of_hook.remove(id));
+        let removed_by_another = thread::spawn(move || of_hook.remove(own)).join().unwrap();
+        noted.note(format!("{removed:?}, {removed_by_another}"));
     })?;
     own.send(id)?;
     let report = registry.shutdown();
     assert!(report.is_clean());
-    assert_eq!(journal.take(), ["[true, true, false, false]"]);
+    assert_eq!(journal.take(), ["[true, true, false, false], false"]);
     assert_eq!(report.hooks().len(), 1);
     assert!(!registry.remove(id));
     Ok(())

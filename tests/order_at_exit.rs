@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{run, tidy, Outcome};
+use common::{command, finish, run, tidy, Outcome};
 
 /// The order of everything in a shutdown of `registries`, each of whose pools has run so many `tasks`, by the lines
 /// that these print.
@@ -78,12 +78,24 @@ fn a_private_registry_can_be_shut_down_ahead_of_the_others() {
     assert_whole_order(&lines[cut + 1..], &["old", "global"], 7);
 }
 
-/// A case that ends well.
+/// A case that ends well, by a call and, with the exit net, by the return from `main`.
 #[track_caller]
-fn run_well(case: &str) -> Outcome {
-    let outcome = run(case);
-    outcome.assert_code(0).assert_silent().assert_prompt();
-    outcome
+fn run_well(case: &str, look: impl Fn(&Outcome)) {
+    for end in ["exit", "return"] {
+        if end == "exit" || cfg!(feature = "exit-hook") {
+            let mut command = command(case);
+            command.arg(end);
+            let outcome = finish(command);
+            outcome.assert_code(0).assert_silent().assert_prompt();
+            look(&outcome);
+        }
+    }
+}
+
+/// The same for one that prints just this.
+#[track_caller]
+fn prints(case: &str, expected: &str) {
+    run_well(case, |outcome| assert_eq!(outcome.stdout, expected, "{case}"));
 }
 
 #[test]
@@ -92,21 +104,21 @@ fn thread_local_destructors_of_every_worker_run_before_post_join_hooks() {
     for case in
         ["destructor_of_a_live_pool", "destructor_of_a_dropped_pool", "destructor_of_an_expired_worker"]
     {
-        assert_eq!(run_well(case).stdout, "destructor\nafter\n", "{case}");
+        prints(case, "destructor\nafter\n");
     }
 }
 
 #[test]
 fn hooks_run_once_however_often_the_process_shuts_down() {
     let _tidy = tidy();
-    assert_eq!(run_well("hooks_run_once").stdout, "before\nafter\n");
+    prints("hooks_run_once", "before\nafter\n");
 }
 
 #[test]
 #[cfg(feature = "exit-hook")]
 fn hooks_run_at_exit_though_there_never_was_a_pool() {
     let _tidy = tidy();
-    assert_eq!(run_well("hooks_without_a_pool").stdout, "before\nafter\n");
+    prints("hooks_without_a_pool", "before\nafter\n");
 }
 
 #[test]
@@ -128,27 +140,30 @@ fn a_panicking_hook_stops_nothing_and_keeps_the_exit_code() {
 #[test]
 fn a_hook_ends_a_worker_that_waits_for_more() {
     let _tidy = tidy();
-    assert_eq!(run_well("hook_ends_a_consumer").stdout, "request 7\n");
+    prints("hook_ends_a_consumer", "request 7\n");
 }
 
 #[test]
 fn work_that_a_hook_leaves_on_a_new_pool_is_drained() {
     let _tidy = tidy();
-    let outcome = run_well("hook_leaves_work_on_a_new_pool");
-    assert_eq!(outcome.count("task "), 10, "{outcome:#?}");
-    assert_eq!(outcome.position("after"), 10, "{outcome:#?}");
+    run_well("hook_leaves_work_on_a_new_pool", |outcome| {
+        assert_eq!(outcome.count("task "), 10, "{outcome:#?}");
+        assert_eq!(outcome.position("after"), 10, "{outcome:#?}");
+    });
 }
 
 #[test]
 fn follow_ups_between_pools_run_to_their_end_at_exit() {
     let _tidy = tidy();
-    assert_eq!(run_well("follow_ups_between_pools").count("task"), 200);
+    run_well("follow_ups_between_pools", |outcome| assert_eq!(outcome.count("task"), 200, "{outcome:#?}"));
 }
 
 #[test]
 fn tasks_that_wait_for_tasks_of_another_pool_end_at_exit() {
     let _tidy = tidy();
-    assert_eq!(run_well("tasks_wait_for_tasks_of_another_pool").count("task "), 20);
+    run_well("tasks_wait_for_tasks_of_another_pool", |outcome| {
+        assert_eq!(outcome.count("task "), 20, "{outcome:#?}");
+    });
 }
 
 #[test]
@@ -160,20 +175,18 @@ fn tasks_that_wait_for_tasks_of_an_idle_pool_end_at_exit_whichever_is_older() {
         "tasks_wait_for_tasks_of_an_older_used_pool",
         "tasks_wait_for_tasks_of_a_newer_used_pool",
     ] {
-        assert_eq!(run_well(case).count("task "), 10, "{case}");
+        run_well(case, |outcome| assert_eq!(outcome.count("task "), 10, "{case}"));
     }
 }
 
 #[test]
 fn a_pool_that_rejects_follow_ups_hands_them_back_at_exit() {
     let _tidy = tidy();
-    let outcome = run_well("pool_rejects_follow_ups");
-    assert_eq!(outcome.stdout, "ShuttingDown\na follow-up\naccepted before\nOk(())\n");
+    prints("pool_rejects_follow_ups", "ShuttingDown\na follow-up\naccepted before\nOk(())\n");
 }
 
 #[test]
 fn exit_does_not_wait_for_a_daemon_pool() {
     let _tidy = tidy();
-    let outcome = run_well("daemon_runs_for_ever");
-    assert_eq!(outcome.stdout, "before\ntask\nafter\n");
+    prints("daemon_runs_for_ever", "before\ntask\nafter\n");
 }

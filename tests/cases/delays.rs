@@ -18,6 +18,8 @@ pub const CASES: &[Case] = &[
     ("delays_without_timer", linux::no_timer),
     #[cfg(target_os = "linux")]
     ("delays_without_worker", linux::no_worker),
+    #[cfg(target_os = "linux")]
+    ("delays_without_worker_at_exit", linux::no_worker_at_exit),
     #[cfg(unix)]
     ("delays_in_fork", forked),
 ];
@@ -243,14 +245,19 @@ mod linux {
         Ok(())
     }
 
+    /// The timer is there, and whatever it maps when it starts; no thread ends, which would leave its stack to another.
+    fn warm_timer() -> Result<(Pool, JoinHandle<()>), Box<dyn std::error::Error>> {
+        let pool = Pool::builder().max_threads(1).keep_alive(Duration::MAX).build()?;
+        let stays = pool.spawn_after(HOUR, || ())?;
+        pool.spawn_after(Duration::from_millis(1), || ())?.join()?;
+        Ok((pool, stays))
+    }
+
     /// What is due waits for a thread; where none comes before the pool closes, that is a loss.
     pub fn no_worker() -> Ended {
         static RUNS: AtomicUsize = AtomicUsize::new(0);
         let pools = [Pool::new(1), Pool::new(1)];
-        // The timer is there, and whatever it maps when it starts; no thread ends, which would leave its stack to another.
-        let warm = Pool::builder().max_threads(1).keep_alive(Duration::MAX).build()?;
-        let _stays = warm.spawn_after(HOUR, || ())?;
-        warm.spawn_after(Duration::from_millis(1), || ())?.join()?;
+        let _warm = warm_timer()?;
         let due = Duration::from_secs(1);
         let handles = pools
             .each_ref()
@@ -269,5 +276,33 @@ mod linux {
         assert_eq!(RUNS.load(Ordering::Relaxed), 1);
         assert!(pools[0].shutdown().is_clean());
         Ok(())
+    }
+
+    /// The same at the end of the process, which does not wait for what nobody is left to run.
+    pub fn no_worker_at_exit() -> Ended {
+        struct Dropped;
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                println!("dropped");
+            }
+        }
+        let _warm = warm_timer()?;
+        let pool = Pool::new(1);
+        let (dropped, due) = (Dropped, Duration::from_millis(500));
+        let lost = pool.spawn_after(due, move || {
+            let _dropped = dropped;
+            println!("run");
+        })?;
+        let of_hook = pool.clone();
+        after_join("look", move || {
+            let stats = of_hook.stats();
+            let left = stats.queued + stats.delayed + stats.running;
+            println!("{}, {} cancelled, {left} left", lost.join().unwrap_err(), stats.cancelled);
+        })?;
+        without_threads(|| {
+            thread::sleep(due + Duration::from_millis(100)); // what is measured: nothing can happen
+            assert_eq!((pool.stats().threads, pool.stats().completed), (0, 0));
+            exit(3)
+        })
     }
 }

@@ -3,6 +3,8 @@
 use crate::{Case, Ended};
 use std::cell::RefCell;
 use std::ffi::c_int;
+#[cfg(unix)]
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::process;
@@ -13,8 +15,8 @@ use std::time::Duration;
 use winddown::{Pool, Registry};
 
 macro_rules! cases {
-    ($($case:ident),* $(,)?) => {
-        pub const CASES: &[Case] = &[$((stringify!($case), $case)),*];
+    ($($(#[$attribute:meta])* $case:ident),* $(,)?) => {
+        pub const CASES: &[Case] = &[$($(#[$attribute])* (stringify!($case), $case)),*];
     };
 }
 
@@ -60,10 +62,13 @@ cases![
     stdout_locked_by_a_task,
     stdout_locked_by_a_daemon,
     tasks_and_hooks_panic,
+    tasks_and_hooks_panic_and_are_logged,
     pools_are_idle,
     process_aborts,
     last_task_says_so,
     tasks_write_files,
+    #[cfg(unix)]
+    library_is_unloaded,
 ];
 
 extern "C" {
@@ -410,6 +415,24 @@ fn handlers_around_the_drain() -> Ended {
     Ok(())
 }
 
+/// The library that is given has a copy of the crate, and of its net, of its own.
+#[cfg(unix)]
+fn library_is_unloaded() -> Ended {
+    let path = CString::new(std::env::args().nth(2).expect("a library"))?;
+    // SAFETY: what runs when the library is loaded and unloaded is std's and the crate's. The function is there, of this type,
+    // and called before that.
+    unsafe {
+        let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
+        assert!(!library.is_null(), "the library can be loaded");
+        let queue_fifty = libc::dlsym(library, c"queue_fifty".as_ptr());
+        assert!(!queue_fifty.is_null(), "the function is there");
+        std::mem::transmute::<*mut libc::c_void, extern "C" fn()>(queue_fifty)();
+        assert_eq!(libc::dlclose(library), 0);
+    }
+    println!("main returns");
+    Ok(())
+}
+
 // ---- output ----
 
 fn print_without_newline() -> Ended {
@@ -465,10 +488,28 @@ fn tasks_and_hooks_panic() -> Ended {
     Ok(())
 }
 
+/// The same in a program that logs to stderr, at exit too: what cannot be written there panics in the logger.
+fn tasks_and_hooks_panic_and_are_logged() -> Ended {
+    struct Stderr;
+    impl log::Log for Stderr {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            eprintln!("{} {}", record.level(), record.args());
+        }
+        fn flush(&self) {}
+    }
+    log::set_logger(&Stderr).expect("there is no other logger");
+    log::set_max_level(log::LevelFilter::Debug);
+    tasks_and_hooks_panic()
+}
+
+/// With the keep-alive that pools have unless told otherwise, and without end.
 fn pools_are_idle() -> Ended {
     let registry = Registry::new();
     for _ in 0..4 {
-        let pool = Pool::builder().max_threads(2).keep_alive(Duration::MAX);
+        let pool = Pool::builder().max_threads(2);
         let private = Pool::builder().max_threads(2).keep_alive(Duration::MAX).registry(&registry);
         for pool in [pool.build()?, private.build()?] {
             let both_run = Arc::new(Barrier::new(2));

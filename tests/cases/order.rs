@@ -41,6 +41,14 @@ cases![
     daemon_runs_for_ever,
 ];
 
+/// Ends the process, as the test asks for: by a call, or by the return from `main`.
+fn end() -> Ended {
+    match std::env::args().nth(2).as_deref() {
+        Some("return") => Ok(()),
+        _ => winddown::exit(0),
+    }
+}
+
 /// Inside a task: waits until its pool drains.
 fn wait_until_closed() {
     let pool = Pool::current().expect("this is inside a task");
@@ -140,7 +148,7 @@ fn whole_order_when_a_private_shutdown_came_first() -> Ended {
     let newest = cast()?;
     assert!(newest.shutdown().is_clean());
     println!("shut down");
-    winddown::exit(0)
+    end()
 }
 
 /// Each alone: another thread that is joined would give it the time it takes.
@@ -171,7 +179,7 @@ fn destructor_of_an_expired_worker() -> Ended {
 
 fn exit_with_a_last_hook() -> Ended {
     winddown::after_join("last", || println!("after"))?;
-    winddown::exit(0)
+    end()
 }
 
 fn hooks_run_once() -> Ended {
@@ -180,7 +188,7 @@ fn hooks_run_once() -> Ended {
     winddown::shutdown();
     winddown::shutdown();
     winddown::request_shutdown();
-    winddown::exit(0)
+    end()
 }
 
 fn hooks_without_a_pool() -> Ended {
@@ -216,7 +224,7 @@ fn hook_ends_a_consumer() -> Ended {
         feed.send(7).expect("the consumer listens");
         drop(feed);
     })?;
-    winddown::exit(0)
+    end()
 }
 
 fn hook_leaves_work_on_a_new_pool() -> Ended {
@@ -227,7 +235,7 @@ fn hook_leaves_work_on_a_new_pool() -> Ended {
             pool.execute(move || println!("task {n}")).expect("a new pool is open");
         }
     })?;
-    winddown::exit(0)
+    end()
 }
 
 /// Chains of 100 tasks that go back and forth, two ways at once.
@@ -248,7 +256,7 @@ fn follow_ups_between_pools() -> Ended {
             bounce(here, there, 100);
         })?;
     }
-    winddown::exit(0)
+    end()
 }
 
 /// In both directions: the pool that closes first must not be gone when the other's tasks need it.
@@ -265,7 +273,7 @@ fn tasks_wait_for_tasks_of_another_pool() -> Ended {
             }
         })?;
     }
-    winddown::exit(0)
+    end()
 }
 
 /// One way only: the other pool has nothing to do, and is open to the tasks of the first all the same.
@@ -275,7 +283,10 @@ fn tasks_wait_for_tasks_of_an_idle_pool(busy: usize, is_used: bool) -> Ended {
     if is_used {
         idle.spawn(|| ())?.join()?;
     }
-    pools[busy].execute(move || {
+    let busy = &pools[busy];
+    let kept_open = busy.clone();
+    busy.execute(move || {
+        let _until_exit = kept_open;
         wait_until_closed();
         for n in 0..10 {
             let handle =
@@ -283,7 +294,7 @@ fn tasks_wait_for_tasks_of_an_idle_pool(busy: usize, is_used: bool) -> Ended {
             handle.join().expect("the other pool runs it");
         }
     })?;
-    winddown::exit(0)
+    end()
 }
 
 /// What was accepted before runs, what a task submits comes back.
@@ -299,7 +310,7 @@ fn pool_rejects_follow_ups() -> Ended {
         println!("{:?}", before.join());
     })?;
     give.send(pool.spawn(|| println!("accepted before"))?)?;
-    winddown::exit(0)
+    end()
 }
 
 fn daemon_runs_for_ever() -> Ended {
@@ -321,5 +332,5 @@ fn daemon_runs_for_ever() -> Ended {
         wait_until_closed();
         println!("task");
     })?;
-    winddown::exit(0)
+    end()
 }

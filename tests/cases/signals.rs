@@ -10,12 +10,14 @@ use crate::fork::unix::child;
 use crate::resources::limited;
 use crate::{Case, Ended};
 use std::io::{self, BufRead};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::{exit, Command};
 use std::sync::mpsc::channel;
 #[cfg(target_os = "linux")]
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use winddown::signals::{self, OnSignal, SignalError};
 use winddown::*;
 
@@ -144,14 +146,28 @@ fn in_returning_main() -> Ended {
     exit(5)
 }
 
-/// The signal comes about when `main` returns.
+/// The signal comes about when `main` returns, so many microseconds after the program is ready.
 fn meets_return() -> Ended {
-    signals::install()?;
+    let code = |report: &Report| {
+        println!("ends for {:?}", report.reason());
+        match report.reason() {
+            Reason::Signal(libc::SIGTERM) => 0,
+            Reason::Signal(signal) => 128 + signal,
+            _ => 1,
+        }
+    };
+    signals::Builder::new().exit_code(code).install()?;
     let pool = Pool::new(2);
     for n in 0..60 {
         pool.execute(move || println!("task {n}"))?;
     }
+    let returns = Duration::from_micros(argument().parse()?);
     ready();
+    let start = Instant::now();
+    while start.elapsed() < returns {
+        std::hint::spin_loop();
+    }
+    println!("main returns");
     Ok(())
 }
 
@@ -297,29 +313,54 @@ fn in_read_line() -> Ended {
     unreachable!("nothing is written, and a signal does not interrupt it")
 }
 
-/// Signals land on a thread that is in a system call.
+/// Signals land on workers that are in system calls.
 fn in_system_calls() -> Ended {
     signals::Builder::new().on_signal(OnSignal::Request).install()?;
+    let pool = Pool::new(3);
+    let (tell, told) = channel();
+    let on_worker = |call: Box<dyn FnOnce() -> bool + Send>| {
+        let tell = tell.clone();
+        let task = move || {
+            // SAFETY: asks for the thread's own name.
+            tell.send(unsafe { libc::pthread_self() } as usize).unwrap();
+            call()
+        };
+        pool.spawn(task).expect("an open pool takes tasks")
+    };
     let mut ends = [0; 2];
     // SAFETY: the pointer is valid for a write of two descriptors.
     assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
-    let (tell, told) = channel();
-    let reader = thread::spawn(move || {
-        // SAFETY: asks for the thread's own name.
-        tell.send(unsafe { libc::pthread_self() } as usize).unwrap();
-        let mut byte = 0_u8;
-        // SAFETY: the pointer is valid for a write of a byte.
-        unsafe { libc::read(ends[0], std::ptr::from_mut(&mut byte).cast(), 1) }
-    });
-    let reader_id = told.recv()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (address, socket) = (listener.local_addr()?, listener.as_raw_fd());
+    let (slept, wait) = channel::<()>();
+    let calls = [
+        on_worker(Box::new(move || {
+            let mut byte = 0_u8;
+            // SAFETY: the pointer is valid for a write of a byte.
+            unsafe { libc::read(ends[0], std::ptr::from_mut(&mut byte).cast(), 1) == 1 }
+        })),
+        on_worker(Box::new(move || {
+            // SAFETY: null pointers ask for nothing.
+            unsafe { libc::accept(socket, std::ptr::null_mut(), std::ptr::null_mut()) >= 0 }
+        })),
+        on_worker(Box::new(move || {
+            let (start, time) = (Instant::now(), Duration::from_millis(200));
+            thread::sleep(time);
+            wait.recv().is_err() && start.elapsed() >= time
+        })),
+    ];
+    let workers = [told.recv()?, told.recv()?, told.recv()?];
     for _ in 0..1000 {
-        // SAFETY: the thread has not ended: nothing was written.
-        unsafe { libc::pthread_kill(reader_id as libc::pthread_t, libc::SIGTERM) };
+        for worker in workers {
+            // SAFETY: the thread has not ended: its task does not end before what comes below.
+            unsafe { libc::pthread_kill(worker as libc::pthread_t, libc::SIGTERM) };
+        }
         thread::yield_now();
     }
     // SAFETY: the pointer is valid for a read of a byte.
     unsafe { libc::write(ends[1], b"x".as_ptr().cast(), 1) };
-    assert_eq!(reader.join().unwrap(), 1, "the call was interrupted");
+    drop((TcpStream::connect(address)?, slept));
+    assert_eq!(calls.map(|call| call.join().unwrap()), [true; 3], "a call was interrupted");
     ready();
     println!("{:?}", wait_finished().reason());
     Ok(())

@@ -69,16 +69,23 @@ impl Outcome {
 /// that it is there and not an old one.
 pub fn program() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(build_program).clone()
+    let file = || format!("cases{}", std::env::consts::EXE_SUFFIX);
+    PROGRAM.get_or_init(|| build_example("cases", &file())).clone()
 }
 
-fn build_program() -> PathBuf {
+/// The same for the library that is to be loaded by one of them.
+pub fn library() -> PathBuf {
+    use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+    build_example("library", &format!("{DLL_PREFIX}library{DLL_SUFFIX}"))
+}
+
+fn build_example(name: &str, file: &str) -> PathBuf {
     let mut path = std::env::current_exe().expect("a test knows its own path");
     path.pop();
     path.pop();
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--example", "cases", "--no-default-features", "--target-dir"]);
+        build.args(["build", "--quiet", "--example", name, "--no-default-features", "--target-dir"]);
         build.arg(path.parent().expect("the profile's folder is in the target folder"));
         let features = [("exit-hook", cfg!(feature = "exit-hook")), ("signals", cfg!(feature = "signals"))];
         for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
@@ -88,11 +95,11 @@ fn build_program() -> PathBuf {
             build.arg("--release");
         }
         build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(build.status().expect("cargo runs").success(), "the cases do not build");
+        assert!(build.status().expect("cargo runs").success(), "{name} does not build");
     }
     path.push("examples");
-    path.push(format!("cases{}", std::env::consts::EXE_SUFFIX));
-    assert!(path.exists(), "{} is not built: run `cargo build --example cases`", path.display());
+    path.push(file);
+    assert!(path.exists(), "{} is not built: run `cargo build --example {name}`", path.display());
     path
 }
 

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use winddown::{signals, Pool};
+use winddown::{signals, Pool, RejectReason};
 
 /// A file to which each line goes in one write, so that lines of several threads do not mix.
 struct Journal(File);
@@ -74,9 +74,12 @@ fn accept(task: String, has_follow_up: bool, pool: &Pool, journals: &Arc<Journal
             assert!(accepted, "a task may submit tasks");
         }
     };
-    let is_accepted = pool.execute(run).is_ok();
-    if is_accepted {
-        journals.accepted.note(&task);
+    match pool.execute(run) {
+        Ok(()) => journals.accepted.note(&task),
+        Err(refused) => {
+            assert_eq!(refused.reason(), RejectReason::ShuttingDown);
+            return false;
+        }
     }
-    is_accepted
+    true
 }
