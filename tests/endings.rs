@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{occupy_with, pool_in, registry, run, tidy, within, Outcome};
+use common::{occupy_with, pool_in, registry, run, run_within, tidy, within, Outcome};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -73,12 +73,23 @@ fn twenty_stuck_pools_of_eleven_registries_share_the_deadline_of_the_process() {
 #[test]
 fn a_process_may_have_a_deadline_of_nothing_and_one_without_end() {
     let _tidy = tidy();
-    let nothing = run("deadline_of_nothing");
+    let nothing = run_within("deadline_of_nothing", Duration::from_secs(1));
     nothing.assert_code(3).assert_silent();
     assert_eq!(nothing.stdout, "", "there is no time for any of it");
-    let endless = run("deadline_without_end");
-    endless.assert_code(3).assert_silent();
-    let mut lines: Vec<_> = endless.stdout.lines().collect();
+    assert_runs_all("deadline_without_end");
+}
+
+#[test]
+fn a_process_that_is_done_before_its_deadline_ends_at_once() {
+    let _tidy = tidy();
+    assert_runs_all("deadline_in_an_hour");
+}
+
+#[track_caller]
+fn assert_runs_all(case: &str) {
+    let outcome = run_within(case, Duration::from_secs(1));
+    outcome.assert_code(3).assert_silent();
+    let mut lines: Vec<_> = outcome.stdout.lines().collect();
     assert_eq!(lines.pop(), Some("after"));
     lines.sort_unstable(); // The hook and the task run at the same time.
     assert_eq!(lines, ["before", "task"]);

@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     ("twenty_stuck_pools", twenty_stuck_pools),
     ("deadline_of_nothing", || deadline(Duration::ZERO)),
     ("deadline_without_end", || deadline(Duration::MAX)),
+    ("deadline_in_an_hour", || deadline(Duration::from_secs(3600))),
     #[cfg(target_os = "linux")]
     ("stuck_in_c_stdio", stuck_in_c_stdio),
 ];
