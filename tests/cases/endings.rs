@@ -5,6 +5,7 @@ use crate::{Case, Ended};
 use std::panic::resume_unwind;
 use std::process::exit;
 use std::sync::mpsc::channel;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 use winddown::{Pool, Registry, Report};
@@ -107,7 +108,8 @@ fn work() -> Ended {
         })?;
     }
     pool.wait_idle();
-    std::mem::forget(pool); // one that is gone is in no report
+    static KEPT: OnceLock<Pool> = OnceLock::new(); // one that is gone is in no report
+    KEPT.set(pool).expect("this is done once");
     let stuck = Pool::builder().name("stuck").max_threads(1).queue_capacity(3).build()?;
     let (started, has_started) = channel();
     stuck.execute(move || {
