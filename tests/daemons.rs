@@ -16,12 +16,12 @@ fn hooks_run_though_there_are_only_daemon_pools() {
     assert_eq!(outcome.stdout, "before\nafter\n");
 }
 
-/// Fifty times, since each end meets forty threads wherever they are.
+/// A hundred times, since each end meets forty threads wherever they are.
 #[cfg(unix)]
 #[test]
 fn daemons_that_use_files_and_stdout_do_not_hold_up_the_end_nor_fail_at_it() {
     let _tidy = tidy();
-    for _ in 0..50 {
+    for _ in 0..100 {
         let outcome = run("daemons_use_files_and_stdout");
         outcome.assert_code(0).assert_silent();
         assert_eq!(outcome.count("task"), 1, "{outcome:#?}");
