@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{occupy_with, pool_in, registry, run, run_within, tidy, within, Outcome};
+use common::{occupy_with, pool_in, registry, run, run_within, tidy, within};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -100,7 +100,7 @@ fn assert_runs_all(case: &str) {
 #[test]
 fn a_stuck_task_that_holds_the_stdout_of_c_does_not_hold_up_the_end() {
     let _tidy = tidy();
-    let outcome: Outcome = run("stuck_in_c_stdio");
+    let outcome = run("stuck_in_c_stdio");
     outcome.assert_code(9).assert_silent();
     assert_eq!(outcome.stdout, "locked\n");
 }
