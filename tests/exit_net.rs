@@ -392,6 +392,16 @@ mod at_exit {
         }
     }
 
+    /// The front page says so, and what to call instead: `crate_exit_in_main_drains_and_keeps_its_code`.
+    #[test]
+    #[cfg(windows)]
+    fn the_exit_of_std_drains_nothing_on_windows() {
+        let _tidy = tidy();
+        let outcome = run("main_exits");
+        outcome.assert_code(3).assert_silent();
+        assert!(outcome.count("task ") < 50, "{outcome:#?}");
+    }
+
     /// On Windows `std::process::exit` runs no handlers.
     #[cfg(unix)]
     mod process_exit {
