@@ -48,11 +48,7 @@ pub fn exit(code: i32) -> ! {
     #[cfg(not(all(unix, feature = "exit-hook")))]
     {
         // Nothing is drained by exiting here, so that is done first.
-        static EXITING: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-        let is_second = EXITING.swap(true, std::sync::atomic::Ordering::AcqRel);
-        #[cfg(feature = "signals")]
-        let is_second = is_second || crate::process::begin_exit().is_some();
-        if is_second {
+        if !crate::process::begin_exit_here() {
             loop {
                 std::thread::park();
             }

@@ -20,6 +20,8 @@ use std::time::Duration;
 /// What one process in a line of forks has.
 struct Own {
     registry: Registry,
+    #[cfg(not(all(unix, feature = "exit-hook")))]
+    is_exiting: std::sync::atomic::AtomicBool,
     #[cfg(feature = "signals")]
     ending: Ending,
 }
@@ -66,6 +68,8 @@ fn era() -> &'static Own {
     os::at_exit(at_exit);
     ERAS.get_or_make(|| Own {
         registry: Registry::root(),
+        #[cfg(not(all(unix, feature = "exit-hook")))]
+        is_exiting: Default::default(),
         #[cfg(feature = "signals")]
         ending: Ending::new(),
     })
@@ -101,6 +105,33 @@ impl Registry {
 #[cfg(feature = "signals")]
 pub(crate) fn begin_exit() -> Option<i32> {
     Some(era().ending.begin(Ending::EXIT)).filter(|by| *by != Ending::EXIT)
+}
+
+/// Whether this thread is the first to exit the process, where it is not the C runtime that lets one alone do so.
+#[cfg(not(all(unix, feature = "exit-hook")))]
+fn is_first_to_exit() -> bool {
+    thread_local! {
+        /// Without a destructor, so that exit handlers can read it.
+        static IS_FIRST: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    if !IS_FIRST.get() {
+        IS_FIRST.set(!era().is_exiting.swap(true, std::sync::atomic::Ordering::AcqRel));
+    }
+    IS_FIRST.get()
+}
+
+/// Whether this thread, which has called [`exit`](crate::exit), is to end the process.
+#[cfg(not(all(unix, feature = "exit-hook")))]
+pub(crate) fn begin_exit_here() -> bool {
+    // A signal ends the process, and what decides on the code does so by itself.
+    #[cfg(feature = "signals")]
+    if ENDS_FOR_SIGNAL.get() {
+        return true;
+    }
+    let is_first = is_first_to_exit();
+    #[cfg(feature = "signals")]
+    let is_first = is_first && begin_exit().is_none();
+    is_first
 }
 
 /// Notes that a signal ends the process, through [`exit_for_signal`]. Says whether it does: not where the process exits
@@ -151,6 +182,13 @@ extern "C" fn at_exit() {
     // A forked child that made nothing of its own leaves at once, and does not write out the parent's output again.
     if ERAS.get().is_none() {
         return;
+    }
+    #[cfg(not(unix))]
+    if !is_first_to_exit() {
+        // Whoever has called `exit` ends the process with its own code, when everything is drained.
+        loop {
+            std::thread::park();
+        }
     }
     #[cfg(not(feature = "signals"))]
     let reason = Reason::Exit;

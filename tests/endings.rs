@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{occupy_with, pool_in, registry, run, tidy, within, Outcome};
+use common::{occupy_with, pool_in, registry, run, run_within, tidy, within};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,7 +25,11 @@ fn the_report_is_the_same_whatever_ends_the_process() {
     if cfg!(all(unix, feature = "exit-hook")) {
         ways.extend([("mixed_work_and_process_exits", "Exit")]);
     }
-    ways.extend([("mixed_work_and_winddown_exits", "Exit"), ("mixed_work_and_shutdown", "Call")]);
+    ways.push(("mixed_work_and_shutdown", "Call"));
+    // The program tells of it in an exit handler of C: on Windows none runs then.
+    if cfg!(unix) {
+        ways.push(("mixed_work_and_winddown_exits", "Exit"));
+    }
     if cfg!(all(unix, feature = "signals")) {
         ways.extend([("mixed_work_and_signal", "Signal(15)")]);
     }
@@ -64,21 +68,33 @@ fn two_threads_and_a_signal_that_end_the_process_at_once_drain_it_once() {
 #[test]
 fn twenty_stuck_pools_of_eleven_registries_share_the_deadline_of_the_process() {
     let _tidy = tidy();
-    let outcome = run("twenty_stuck_pools");
+    // Of 1.5 s stuck tasks have nine tenths: two of them one after the other would take 2.7 s.
+    let outcome = run_within("twenty_stuck_pools", Duration::from_millis(2600));
     outcome.assert_code(0).assert_silent();
-    assert_eq!(outcome.count("within one: true"), 1, "{outcome:#?}");
-    assert!(outcome.elapsed >= Duration::from_millis(1200), "{outcome:#?}");
+    assert_eq!(outcome.stdout, "after\n");
+    assert!(outcome.elapsed >= Duration::from_millis(1300), "{outcome:#?}");
 }
 
 #[test]
 fn a_process_may_have_a_deadline_of_nothing_and_one_without_end() {
     let _tidy = tidy();
-    let nothing = run("deadline_of_nothing");
+    let nothing = run_within("deadline_of_nothing", Duration::from_secs(1));
     nothing.assert_code(3).assert_silent();
     assert_eq!(nothing.stdout, "", "there is no time for any of it");
-    let endless = run("deadline_without_end");
-    endless.assert_code(3).assert_silent();
-    let mut lines: Vec<_> = endless.stdout.lines().collect();
+    assert_runs_all("deadline_without_end");
+}
+
+#[test]
+fn a_process_that_is_done_before_its_deadline_ends_at_once() {
+    let _tidy = tidy();
+    assert_runs_all("deadline_in_an_hour");
+}
+
+#[track_caller]
+fn assert_runs_all(case: &str) {
+    let outcome = run_within(case, Duration::from_secs(1));
+    outcome.assert_code(3).assert_silent();
+    let mut lines: Vec<_> = outcome.stdout.lines().collect();
     assert_eq!(lines.pop(), Some("after"));
     lines.sort_unstable(); // The hook and the task run at the same time.
     assert_eq!(lines, ["before", "task"]);
@@ -88,7 +104,7 @@ fn a_process_may_have_a_deadline_of_nothing_and_one_without_end() {
 #[test]
 fn a_stuck_task_that_holds_the_stdout_of_c_does_not_hold_up_the_end() {
     let _tidy = tidy();
-    let outcome: Outcome = run("stuck_in_c_stdio");
+    let outcome = run("stuck_in_c_stdio");
     outcome.assert_code(9).assert_silent();
     assert_eq!(outcome.stdout, "locked\n");
 }

@@ -97,7 +97,7 @@ fn an_abort_drains_nothing() {
 #[cfg(feature = "exit-hook")]
 mod at_exit {
     use super::*;
-    use common::{command, finish, watch};
+    use common::{command, finish, run_within, watch};
     use std::fs;
     use std::io::{BufRead, BufReader, Read};
     use std::path::Path;
@@ -277,8 +277,8 @@ mod at_exit {
     #[test]
     fn a_daemon_that_holds_the_lock_of_stdout_for_ever_does_not_hold_up_exit() {
         let _tidy = tidy();
-        let outcome = run("stdout_locked_by_a_daemon");
-        outcome.assert_code(0).assert_silent().assert_prompt();
+        let outcome = run_within("stdout_locked_by_a_daemon", Duration::from_secs(1));
+        outcome.assert_code(0).assert_silent();
     }
 
     #[test]
@@ -424,6 +424,16 @@ mod at_exit {
             }
             fs::remove_dir_all(&folder).unwrap();
         }
+    }
+
+    /// The front page says so, and what to call instead: `crate_exit_in_main_drains_and_keeps_its_code`.
+    #[test]
+    #[cfg(windows)]
+    fn the_exit_of_std_drains_nothing_on_windows() {
+        let _tidy = tidy();
+        let outcome = run("main_exits");
+        outcome.assert_code(3).assert_silent();
+        assert!(outcome.count("task ") < 50, "{outcome:#?}");
     }
 
     /// On Windows `std::process::exit` runs no handlers.

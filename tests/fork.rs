@@ -80,9 +80,9 @@ fn the_parents_hooks_run_in_the_parent_alone() {
 #[test]
 fn a_child_ends_at_once_though_the_parents_workers_are_busy() {
     let _tidy = tidy();
-    let outcome = run("fork_child_ends");
+    let outcome = common::run_within("fork_child_ends", Duration::from_secs(2));
+    outcome.assert_code(0).assert_silent();
     assert_lines(&outcome, &ENDS);
-    assert!(outcome.elapsed < Duration::from_secs(10), "{outcome:#?}");
 }
 
 #[test]

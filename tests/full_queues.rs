@@ -3,9 +3,11 @@
 mod common;
 
 use common::full::{await_sleepers, builder, full, occupy, submitter};
-use common::{assert_adds_up, assert_threads_at_most, meet, registry, thread_count, tidy, within};
+use common::{
+    assert_adds_up, assert_threads_at_most, eventually, meet, registry, thread_count, tidy, within,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -52,6 +54,53 @@ fn a_submitter_waits_for_room_and_those_who_wait_come_in_in_their_order() {
         submitters.into_iter().for_each(|submitter| submitter.join().unwrap());
         pool.shutdown();
         assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
+    });
+}
+
+/// It is the place that counts, not the end of a task: the only worker is busy all the time.
+#[test]
+fn each_place_that_comes_free_lets_in_one_who_waits() {
+    let _tidy = tidy();
+    const TASKS: u64 = 6;
+    within(|| {
+        let pool = builder(1, 1).build().unwrap();
+        let (started, has_started) = mpsc::channel();
+        let (mut tasks, mut gos) = (Vec::new(), Vec::new());
+        for n in 0..TASKS {
+            let (go, wait) = mpsc::channel::<()>();
+            let started = started.clone();
+            tasks.push(move || {
+                started.send(n).unwrap();
+                let _ = wait.recv();
+            });
+            gos.push(go);
+        }
+        let mut tasks = tasks.into_iter();
+        pool.execute(tasks.next().unwrap()).unwrap();
+        assert_eq!(has_started.recv().unwrap(), 0);
+        pool.execute(tasks.next().unwrap()).unwrap();
+        let (about_to, is_about_to) = mpsc::channel();
+        let submitters: Vec<_> = tasks
+            .enumerate()
+            .map(|(n, task)| {
+                let pool = pool.clone();
+                let thread =
+                    submitter(&format!("queues-{n}"), &about_to, move || pool.execute(task).unwrap());
+                await_sleepers(&is_about_to, 1);
+                thread
+            })
+            .collect();
+        assert_eq!(pool.stats().accepted, 2);
+        for (n, go) in (1..TASKS).zip(gos) {
+            drop(go);
+            assert_eq!(has_started.recv().unwrap(), n, "in their order");
+            let expected = TASKS.min(n + 2);
+            eventually("the next one is in", || pool.stats().accepted >= expected);
+            let stats = pool.stats();
+            assert_eq!((stats.accepted, stats.queued), (expected, expected - n - 1), "{stats:?}");
+        }
+        submitters.into_iter().for_each(|submitter| submitter.join().unwrap());
+        assert_eq!(pool.shutdown().stats().completed, TASKS);
     });
 }
 
@@ -124,42 +173,31 @@ fn who_gives_up_waiting_leaves_its_place_to_the_next() {
 #[test]
 fn closing_wakes_all_who_wait_and_needs_no_room() {
     let _tidy = tidy();
-    within(|| {
-        type End = fn(&Pool) -> RejectReason;
-        let ends: [End; 4] = [
-            |pool| {
-                pool.close();
-                RejectReason::Closed
-            },
-            |pool| {
-                pool.registry().request_shutdown();
-                RejectReason::ShuttingDown
-            },
-            |pool| {
-                pool.shutdown_timeout(Duration::ZERO);
-                RejectReason::Closed
-            },
-            |pool| {
-                let pool = pool.clone();
-                let ender = thread::spawn(move || drop(pool.shutdown_now()));
-                drop(ender);
-                RejectReason::Closed
-            },
-        ];
-        for end in ends {
+    type End = fn(&Pool);
+    let ends: [(RejectReason, End); 7] = [
+        (RejectReason::Closed, |pool| pool.close()),
+        (RejectReason::Closed, |pool| drop(pool.shutdown())),
+        (RejectReason::Closed, |pool| drop(pool.shutdown_timeout(Duration::ZERO))),
+        (RejectReason::Closed, |pool| drop(pool.shutdown_now())),
+        (RejectReason::ShuttingDown, |pool| pool.registry().request_shutdown()),
+        (RejectReason::ShuttingDown, |pool| drop(pool.registry().shutdown())),
+        (RejectReason::ShuttingDown, |pool| drop(pool.registry().shutdown_timeout(Duration::ZERO))),
+    ];
+    for (expected, end) in ends {
+        within(move || {
             let (pool, go) = full(builder(1, 2), 2);
             let ran = Arc::new(AtomicUsize::new(0));
             let (about_to, is_about_to) = mpsc::channel();
-            let submitters: Vec<_> = (0..6)
+            let submitters: Vec<_> = (0..8)
                 .map(|n| {
                     let (pool, ran) = (pool.clone(), ran.clone());
                     let submit = move || {
-                        let task = move || {
-                            ran.fetch_add(1, SeqCst);
-                        };
-                        let refused = match n % 2 {
+                        let task = move || _ = ran.fetch_add(1, SeqCst);
+                        let refused = match n % 4 {
                             0 => pool.execute(task).unwrap_err(),
-                            _ => pool.execute_timeout(task, Duration::MAX).unwrap_err(),
+                            1 => pool.execute_timeout(task, Duration::MAX).unwrap_err(),
+                            2 => pool.spawn(task).unwrap_err(),
+                            _ => pool.spawn_timeout(task, Duration::MAX).unwrap_err(),
                         };
                         let reason = refused.reason();
                         drop(refused.into_inner());
@@ -168,17 +206,22 @@ fn closing_wakes_all_who_wait_and_needs_no_room() {
                     submitter(&format!("blocked-{n}"), &about_to, submit)
                 })
                 .collect();
-            await_sleepers(&is_about_to, 6);
-            let expected = end(&pool);
+            await_sleepers(&is_about_to, 8);
+            let start = Instant::now();
+            let of_ender = pool.clone();
+            let ender = thread::spawn(move || end(&of_ender)); // It may wait for the task that runs.
             for submitter in submitters {
                 assert_eq!(submitter.join().unwrap(), expected);
             }
+            let took = start.elapsed();
+            assert!(took < Duration::from_secs(2), "they were told after {took:?}");
             drop(go);
+            ender.join().unwrap();
             pool.shutdown();
             assert_eq!(ran.load(SeqCst), 0);
             assert_adds_up(&pool.stats());
-        }
-    });
+        });
+    }
 }
 
 #[test]
@@ -309,6 +352,49 @@ fn no_sampler_sees_more_queued_than_there_is_room_for() {
         }
         producers.into_iter().for_each(|producer| producer.join().unwrap());
         assert_eq!(pool.shutdown().stats().completed, 80_000);
+    });
+}
+
+/// A cancelled task leaves its place at once, and a worker that has it in hand finds that out later. The test counts, too: what the
+/// pool counts is what it goes by.
+#[test]
+fn cancels_let_no_more_in_than_there_are_places_and_threads() {
+    let _tidy = tidy();
+    within(|| {
+        const CAPACITY: usize = 4;
+        const THREADS: usize = 3;
+        let pool = builder(THREADS, CAPACITY).build().unwrap();
+        let (meeting, held) = (Arc::new(Barrier::new(THREADS + 1)), Arc::new(AtomicIsize::new(0)));
+        let producers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (pool, meeting, held) = (pool.clone(), meeting.clone(), held.clone());
+                thread::spawn(move || {
+                    meet(&meeting);
+                    for n in 0..10_000 {
+                        let leaves = held.clone();
+                        let handle = pool.spawn(move || _ = leaves.fetch_sub(1, SeqCst)).unwrap();
+                        held.fetch_add(1, SeqCst);
+                        if n % 3 > 0 && handle.cancel() {
+                            held.fetch_sub(1, SeqCst);
+                        }
+                    }
+                })
+            })
+            .collect();
+        meet(&meeting);
+        let (mut most, mut most_queued) = (0, 0);
+        while producers.iter().any(|producer| !producer.is_finished()) {
+            most = most.max(held.load(SeqCst));
+            most_queued = most_queued.max(pool.stats().queued);
+        }
+        producers.into_iter().for_each(|producer| producer.join().unwrap());
+        assert!(most_queued <= (CAPACITY + THREADS) as u64, "{most_queued} were queued");
+        // One that each worker is about to start, and one that each producer has just cancelled.
+        assert!(most <= (CAPACITY + 2 * THREADS) as isize, "{most} were held");
+        let stats = pool.shutdown().stats().clone();
+        assert!(stats.cancelled > 0 && stats.accepted == 30_000, "{stats:?}");
+        assert_eq!(held.load(SeqCst), 0);
+        assert_adds_up(&stats);
     });
 }
 

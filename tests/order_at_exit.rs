@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{command, finish, run, tidy, Outcome};
+use common::{command, finish, run, run_within, tidy, Outcome};
+use std::time::Duration;
 
 /// The order of everything in a shutdown of `registries`, each of whose pools has run so many `tasks`, by the lines
 /// that these print.
@@ -189,4 +190,5 @@ fn a_pool_that_rejects_follow_ups_hands_them_back_at_exit() {
 fn exit_does_not_wait_for_a_daemon_pool() {
     let _tidy = tidy();
     prints("daemon_runs_for_ever", "before\ntask\nafter\n");
+    run_within("daemon_runs_for_ever", Duration::from_secs(1)).assert_code(0);
 }

@@ -212,20 +212,23 @@ fn a_pool_whose_workers_cannot_start_is_broken_and_resolves_what_it_took() {
 fn idle_threads_above_the_minimum_leave_and_new_ones_come() {
     let _tidy = tidy();
     within(|| {
-        let pool = builder(3).min_threads(1).keep_alive(Duration::from_millis(20)).build().unwrap();
-        for _ in 0..2 {
-            let meeting = Arc::new(Barrier::new(3));
-            for _ in 0..3 {
-                let meeting = meeting.clone();
-                pool.execute(move || meet(&meeting)).unwrap();
+        for least in 0..=3 {
+            let keep_alive = Duration::from_millis(20);
+            let pool = builder(3).min_threads(least).keep_alive(keep_alive).build().unwrap();
+            for _ in 0..2 {
+                let meeting = Arc::new(Barrier::new(3));
+                for _ in 0..3 {
+                    let meeting = meeting.clone();
+                    pool.execute(move || meet(&meeting)).unwrap();
+                }
+                pool.wait_idle();
+                eventually("the minimum is left", || pool.stats().threads == least);
+                thread::sleep(3 * keep_alive);
+                let stats = pool.stats();
+                assert_eq!((stats.threads, stats.peak_threads), (least, 3), "the minimum is kept");
             }
-            pool.wait_idle();
-            eventually("one thread is left", || pool.stats().threads == 1);
-            thread::sleep(Duration::from_millis(60)); // three times the keep-alive
-            let stats = pool.stats();
-            assert_eq!((stats.threads, stats.peak_threads), (1, 3), "the minimum is kept");
+            assert_eq!(pool.shutdown().stats().completed, 6);
         }
-        assert_eq!(pool.shutdown().stats().completed, 6);
     });
 }
 
@@ -331,6 +334,32 @@ fn there_are_never_more_threads_than_the_maximum() {
         assert!(most.load(SeqCst) <= 3 && pool.stats().peak_threads <= 3);
         assert_eq!(pool.stats().completed, 2000);
         assert_adds_up(&pool.stats());
+    });
+}
+
+/// While tasks are blocked nothing else goes on, so that the counts can be told exactly.
+#[test]
+fn each_blocked_task_is_counted_as_running_and_nothing_else_is() {
+    let _tidy = tidy();
+    within(|| {
+        let pool = pool(4);
+        let is = |running: u64, threads: usize| {
+            let stats = pool.stats();
+            let seen = (stats.running, stats.threads, stats.idle, pool.running().len() as u64);
+            seen == (running, threads, threads - running as usize, running)
+        };
+        let mut blocked = Vec::new();
+        for n in 1..=4 {
+            blocked.push(occupy(&pool));
+            assert!(is(n, n as usize), "{n}: {:?}", pool.stats());
+        }
+        for n in (0..4).rev() {
+            let (go, handle) = blocked.pop().unwrap();
+            drop(go);
+            handle.join().unwrap();
+            eventually("its thread is idle", || is(n, 4));
+        }
+        assert_eq!(pool.stats().peak_threads, 4);
     });
 }
 

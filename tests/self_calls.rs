@@ -588,14 +588,14 @@ fn a_hook_may_end_the_process_with_a_code() {
     assert_drains("exit_in_last_hook", 4);
 }
 
-#[cfg(feature = "exit-hook")]
+#[cfg(all(unix, feature = "exit-hook"))]
 #[test]
 fn a_hook_that_calls_exit_while_the_process_exits_does_not_hang_it() {
     let _tidy = tidy();
     assert_drains("exit_in_hook_at_exit", 5);
 }
 
-#[cfg(feature = "exit-hook")]
+#[cfg(all(unix, feature = "exit-hook"))]
 #[test]
 fn a_task_may_call_process_exit() {
     let _tidy = tidy();
@@ -604,7 +604,7 @@ fn a_task_may_call_process_exit() {
     assert_drains("process_exit_in_task_during_shutdown", 6);
 }
 
-#[cfg(feature = "exit-hook")]
+#[cfg(all(unix, feature = "exit-hook"))]
 #[test]
 fn a_hook_may_call_process_exit() {
     let _tidy = tidy();

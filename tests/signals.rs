@@ -215,7 +215,9 @@ fn a_panic_in_exit_code_counts_as_a_loss() {
 #[test]
 fn exit_code_may_exit_by_itself() {
     let _tidy = tidy();
-    assert_drained(&run("signal_with_exiting_code", &[], SIGTERM), 43);
+    for argument in ["winddown::exit", "process::exit"] {
+        assert_drained(&run("signal_with_exiting_code", &[argument], SIGTERM), 43);
+    }
 }
 
 #[test]

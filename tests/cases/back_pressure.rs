@@ -33,8 +33,11 @@ fn blocked_submitter(end: fn()) -> Ended {
     let pool = full(wait_until_closed)?;
     let (answers, answer) = channel();
     let (about_to, is_about_to) = channel();
-    thread::spawn(move || submit(&pool, &about_to, &answers));
+    let submitter = thread::Builder::new().name("submitter".into());
+    submitter.spawn(move || submit(&pool, &about_to, &answers))?;
     is_about_to.recv()?;
+    #[cfg(target_os = "linux")]
+    crate::resources::threads::await_sleep("submitter");
     winddown::after_join("answer", move || println!("{}", answer.recv().unwrap()))?;
     end();
     Ok(())

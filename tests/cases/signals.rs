@@ -201,7 +201,16 @@ fn with_panicking_code() -> Ended {
 }
 
 fn with_exiting_code() -> Ended {
-    signals::Builder::new().exit_code(|_| exit(43)).install()?;
+    let code = |report: &Report| {
+        // The crate answers here, too.
+        assert_eq!(shutdown().elapsed(), report.elapsed());
+        assert_eq!(Pool::new(1).execute(|| ()).unwrap_err().reason(), RejectReason::ShuttingDown);
+        if argument() == "process::exit" {
+            exit(43);
+        }
+        winddown::exit(43)
+    };
+    signals::Builder::new().exit_code(code).install()?;
     sixty(&Pool::new(2));
     ready();
     block_for_ever()

@@ -43,6 +43,13 @@ fn sleepers(prefix: &str) -> BTreeMap<String, Sleeper> {
     found
 }
 
+/// Waits until the thread of that name sleeps.
+pub fn await_sleep(name: &str) {
+    while !sleepers(name).values().any(|sleeper| sleeper.is_asleep) {
+        thread::yield_now();
+    }
+}
+
 /// Idle workers, with a keep-alive and without one, while another pool of their registry is at work.
 pub fn sleep() -> Ended {
     const WORKERS: usize = 4;
