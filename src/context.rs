@@ -68,8 +68,15 @@ pub(crate) enum Wait {
     },
     /// An idle pool, of that id. Its tasks count as finished for the same wait of other tasks.
     Idle(u64),
-    /// A task of the thread's own pool that cannot be run in place, not yet or not any more. Somebody else has to.
-    Join,
+    /// A task of the thread's own pool that cannot be run in place, not yet or not any more. Somebody else has to, or, where
+    /// no thread can be had for that, whoever sleeps in the wait.
+    Join(Arc<dyn Sleeper>),
+}
+
+/// Who sleeps in a wait, and may have to run what nobody else is left to run: see [`help`].
+pub(crate) trait Sleeper: Send + Sync {
+    /// Has the thread look again. Called under a pool's lock.
+    fn rouse(&self);
 }
 
 /// Whose end is waited for.
@@ -90,7 +97,7 @@ impl Wait {
             Wait::End { of: Whose::Pool(id), .. } | Wait::Idle(id) => *id == pool,
             Wait::End { of: Whose::Registry(id), .. } => *id == registry,
             Wait::End { of: Whose::Process, .. } => true,
-            Wait::Join => false,
+            Wait::Join(_) => false,
         }
     }
 }

@@ -7,7 +7,7 @@ pub(crate) mod error;
 pub(crate) mod slot;
 pub(crate) mod work;
 
-use crate::context::{self, Frame, Wait};
+use crate::context::{self, Frame, Sleeper, Wait};
 use crate::os::Generation;
 use crate::sync::deadline;
 use crate::sync::thread;
@@ -68,6 +68,15 @@ pub struct JoinHandle<T> {
     owner: Arc<dyn Owner>,
 }
 
+/// A task that a thread joins inside another.
+struct Joined(Arc<dyn AnyTask>);
+
+impl Sleeper for Joined {
+    fn rouse(&self) {
+        self.0.rouse();
+    }
+}
+
 impl<T> JoinHandle<T> {
     pub(crate) fn new(task: Arc<dyn Awaited<T>>, owner: Arc<dyn Owner>) -> JoinHandle<T> {
         JoinHandle { task: Some(task), owner }
@@ -104,7 +113,7 @@ impl<T> JoinHandle<T> {
         match self.run_in_place() {
             InPlace::Settled => self.wait_without_limit(false),
             InPlace::NotYet => {
-                let _blocked = context::block(Wait::Join);
+                let _blocked = context::block(Wait::Join(Arc::new(Joined(self.task().clone().erase()))));
                 self.wait_without_limit(true)
             }
         }
@@ -165,6 +174,7 @@ impl<T> JoinHandle<T> {
         if self.is_stale() {
             return Ok(Err(JoinError::abandoned(self.task().location())));
         }
+        let is_inside = may_come;
         let is_done = crate::sync::linger(|| self.task().is_finished() || until.is_some());
         if is_done {
             if let Some(result) = self.task().take(None) {
@@ -180,6 +190,10 @@ impl<T> JoinHandle<T> {
             }
             if may_come && self.run_in_place() == InPlace::Settled {
                 may_come = false;
+                continue;
+            }
+            // After the waiter was left: who strands tasks after this look wakes it.
+            if is_inside && context::help() {
                 continue;
             }
             match until {

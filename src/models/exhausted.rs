@@ -76,3 +76,86 @@ fn a_blocked_task_runs_what_is_queued_behind_it_if_nobody_can_stand_in_for_it() 
         assert_eq!((stats.completed, stats.peak_threads), (3, 1));
     });
 }
+
+#[test]
+fn a_task_that_joins_one_of_a_limit_runs_what_that_waits_for_if_nobody_can_stand_in_for_it() {
+    explore(|| {
+        let (_registry, pool) = pool(1);
+        let inner = pool.clone();
+        let parent = pool.spawn(move || {
+            let limit = inner.limit(1);
+            let [first, second] = [1, 2].map(|n| limit.spawn(move || n).unwrap());
+            modelled::exhaust_threads(true);
+            second.join().unwrap() + first.join().unwrap()
+        });
+        assert_eq!(parent.unwrap().join().unwrap(), 3);
+        modelled::exhaust_threads(false);
+        assert_eq!(pool.shutdown().stats().completed, 3);
+    });
+}
+
+/// Waits until so many threads are blocked, and lets them come as far as to sleep, mostly.
+fn asleep(pool: &Pool, threads: usize) {
+    while pool.blocked_threads() < threads {
+        thread::yield_now();
+    }
+    (0..10).for_each(|_| thread::yield_now());
+}
+
+/// The one task of the pool's thread sleeps until time passes, and time stands still.
+fn a_task_comes_while_one_sleeps(
+    sleep: impl Fn(&Pool, crate::JoinHandle<()>) + Copy + Send + Sync + 'static,
+) {
+    explore(move || {
+        let (registry, pool) = pool(1);
+        let late = pool.spawn_after(Duration::from_secs(1), || ()).unwrap();
+        let canceller = late.canceller();
+        let inner = pool.clone();
+        let sleeps = pool.spawn(move || sleep(&inner, late)).unwrap();
+        asleep(&pool, 1);
+        modelled::exhaust_threads(true);
+        assert_eq!(pool.spawn(|| 7).unwrap().join().unwrap(), 7);
+        assert!(canceller.cancel());
+        sleeps.join().unwrap();
+        modelled::exhaust_threads(false);
+        let report = registry.shutdown();
+        let stats = report.totals();
+        assert_eq!((stats.completed, stats.cancelled, stats.peak_threads), (2, 1, 1));
+    });
+}
+
+#[test]
+fn a_task_that_sleeps_in_a_join_runs_what_comes_if_nobody_can_stand_in_for_it() {
+    a_task_comes_while_one_sleeps(|_, late| assert!(late.join().is_err()));
+}
+
+#[test]
+fn a_task_that_sleeps_in_a_wait_for_several_runs_what_comes_if_nobody_can_stand_in_for_it() {
+    a_task_comes_while_one_sleeps(|_, late| assert_eq!(crate::as_completed([late]).count(), 1));
+}
+
+#[test]
+fn tasks_that_sleep_in_a_scope_run_what_comes_if_nobody_can_stand_in_for_them() {
+    explore(|| {
+        let (registry, pool) = pool(2);
+        let late = pool.spawn_after(Duration::from_secs(1), || ()).unwrap();
+        let canceller = late.canceller();
+        let (inner, (begun, has_begun)) = (pool.clone(), channel());
+        let owner = pool.spawn(move || {
+            inner.scope(|s| {
+                s.spawn(|| {
+                    begun.send(()).unwrap();
+                    assert!(late.join().is_err());
+                });
+                has_begun.recv().unwrap();
+            });
+        });
+        asleep(&pool, 2);
+        modelled::exhaust_threads(true);
+        assert_eq!(pool.spawn(|| 7).unwrap().join().unwrap(), 7);
+        assert!(canceller.cancel());
+        owner.unwrap().join().unwrap();
+        modelled::exhaust_threads(false);
+        assert_eq!(registry.shutdown().totals().completed, 3);
+    });
+}

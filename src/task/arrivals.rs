@@ -6,6 +6,7 @@
 //!
 //! The line's lock is taken under a cell's, and none under it.
 
+use crate::context::Sleeper;
 use crate::os::Generation;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::Instant;
@@ -25,6 +26,8 @@ struct Line {
     tickets: VecDeque<u32>,
     /// Somebody sleeps until a ticket comes. There is one at most.
     is_awaited: bool,
+    /// Whoever waits without a limit is to look for something else to do.
+    is_roused: bool,
 }
 
 impl Arrivals {
@@ -68,18 +71,27 @@ impl Arrivals {
     }
 
     /// Moves all that came to `tickets`, which is empty. Waits for one until `until` (`None`: for ever) where there is
-    /// none. Says whether there was any.
+    /// none, or, without a limit, until the one who waits is roused. Says whether there was any.
     pub(crate) fn take(&self, tickets: &mut VecDeque<u32>, until: Option<Instant>) -> bool {
         let mut line = self.line.lock();
         let mut is_late = false;
-        while line.tickets.is_empty() && !is_late {
+        while line.tickets.is_empty() && !is_late && !(line.is_roused && until.is_none()) {
             line.is_awaited = true;
             (line, is_late) = self.bell.wait(line, until);
         }
         line.is_awaited = false;
+        line.is_roused = false;
         // Two buffers that take turns: neither is allocated anew.
         std::mem::swap(&mut line.tickets, tickets);
         self.has_any.store(false, Ordering::Relaxed);
         !tickets.is_empty()
+    }
+}
+
+impl Sleeper for Arrivals {
+    fn rouse(&self) {
+        // Under the line's lock, and kept: the one who waits may not sleep yet.
+        self.line.lock().is_roused = true;
+        self.ring();
     }
 }

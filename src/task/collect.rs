@@ -95,7 +95,11 @@ impl<T> Set<T> {
             if self.try_one_in_place() {
                 continue;
             }
-            let _blocked = (!self.not_yet.is_empty()).then(|| context::block(Wait::Join));
+            let blocked =
+                (!self.not_yet.is_empty()).then(|| context::block(Wait::Join(self.arrivals.clone())));
+            if blocked.is_some() && context::help() {
+                continue;
+            }
             linger(|| self.arrivals.has_any());
             self.arrivals.take(&mut self.ready, None);
         }

@@ -11,6 +11,18 @@ use crate::sync::{thread, Condvar, MutexGuard};
 use crate::task::slot::Slot;
 use std::sync::Arc;
 
+impl State {
+    /// Has those who are blocked in joins look whether there is something for them to [run](Core::help). After
+    /// [`Core::stranded`] was set: who comes to sleep later sees that.
+    pub(super) fn rouse_joiners(&self) {
+        for blocked in self.crew.values().flat_map(|worker| &worker.blocked) {
+            if let Wait::Join(sleeper) = &blocked.wait {
+                sleeper.rouse();
+            }
+        }
+    }
+}
+
 impl Core {
     /// The current thread, which is the worker `id`, begins a wait. If that leaves nobody to look at the queue, one
     /// thread is started in its place, beyond the maximum; where none can be had, whoever is blocked runs the queue
@@ -55,8 +67,9 @@ impl Core {
             return;
         }
         let mut state = self.state.lock();
-        state.change(id, |worker| worker.blocked.pop());
+        let blocked = state.change(id, |worker| worker.blocked.pop());
         drop(state);
+        drop(blocked); // With it, perhaps, the last of a task.
         self.signal();
     }
 
@@ -114,5 +127,13 @@ impl Core {
         if self.has_callbacks {
             contain::drop_quietly(self.callbacks_if_last());
         }
+    }
+}
+
+#[cfg(all(test, winddown_shuttle))]
+impl crate::Pool {
+    /// How many threads are blocked in waits: a model lets others go when they are.
+    pub(crate) fn blocked_threads(&self) -> usize {
+        self.core.state.lock().stuck
     }
 }

@@ -97,6 +97,6 @@ impl Worker {
 pub(super) fn for_an_end(wait: &Wait) -> bool {
     match wait {
         Wait::End { over, .. } => !over.load(Ordering::Acquire),
-        Wait::Idle(_) | Wait::Join => false,
+        Wait::Idle(_) | Wait::Join(_) => false,
     }
 }

@@ -366,6 +366,7 @@ impl Core {
         let is_stranded = started.is_err() && active == 0;
         if is_stranded {
             self.stranded.store(true, Ordering::Relaxed);
+            state.rouse_joiners();
         }
         self.wake(state, called);
         if is_stranded {

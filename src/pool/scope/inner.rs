@@ -10,7 +10,7 @@
 
 use super::outcome::Panics;
 use super::tasks::Tasks;
-use crate::context::{self, Wait};
+use crate::context::{self, Blocked, Wait};
 use crate::pool::core::Core;
 use crate::sync::Mutex;
 use crate::task::cell::AnyTask;
@@ -77,14 +77,18 @@ impl Inner {
                 next.is_some() || self.tasks.none_left()
             };
             if !look() && !crate::sync::linger(|| self.tasks.none_left()) {
-                let is_inside = blocked.is_none() && self.queued.is_some();
-                let _blocked = is_inside.then(|| context::block(Wait::Join));
-                self.tasks.event().wait(|| None, look);
+                let is_inside = self.queued.is_some();
+                let _blocked = (is_inside && blocked.is_none()).then(|| self.block());
+                self.tasks.event().wait(|| None, || look() || (is_inside && context::help()));
             }
             if next.is_some_and(|task| self.core.run_in_place(&|| task.clone()) == InPlace::NotYet) {
-                blocked = Some(context::block(Wait::Join));
+                blocked = Some(self.block());
             }
         }
+    }
+
+    fn block(&self) -> Blocked {
+        context::block(Wait::Join(self.tasks.clone()))
     }
 }
 

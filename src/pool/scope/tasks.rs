@@ -1,6 +1,7 @@
 //! The count of a scope's tasks, which keeps the scope from ending before them. What [`borrowed`](super::borrowed) does
 //! relies on it.
 
+use crate::context::Sleeper;
 use crate::os::Generation;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::event::Event;
@@ -33,6 +34,12 @@ impl Tasks {
 
     pub(super) fn event(&self) -> &Event {
         &self.event
+    }
+}
+
+impl Sleeper for Tasks {
+    fn rouse(&self) {
+        self.event.signal();
     }
 }
 
