@@ -76,10 +76,13 @@ fn random_programmes_keep_every_promise() {
     }
 }
 
+/// Seeds of programmes that hung once.
+const FOUND: [u64; 2] = [1795774750982554022, 1795775243848558156];
+
 #[test]
 fn fixed_programmes_keep_every_promise() {
     let _tidy = tidy();
-    (0..40).for_each(|seed| play_seed(&_tidy, seed));
+    (0..40).chain(FOUND).for_each(|seed| play_seed(&_tidy, seed));
 }
 
 /// What the fuzzer has found to be worth keeping; published packages do not have it.
