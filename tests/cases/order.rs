@@ -264,16 +264,17 @@ fn tasks_wait_for_tasks_of_another_pool() -> Ended {
     let pools = [Arc::new(Pool::new(2)), Arc::new(Pool::new(2))];
     for (here, there) in [(0, 1), (1, 0)] {
         let there = pools[there].clone();
-        pools[here].execute(move || {
-            wait_until_closed();
-            for n in 0..10 {
-                let handle =
-                    there.spawn(move || println!("task {n}")).expect("a task may submit while pools drain");
-                handle.join().expect("the other pool runs it");
-            }
-        })?;
+        pools[here].execute(move || waits_for_tasks_of(&there))?;
     }
     end()
+}
+
+fn waits_for_tasks_of(there: &Pool) {
+    wait_until_closed();
+    for n in 0..10 {
+        let handle = there.spawn(move || println!("task {n}")).expect("a task may submit while pools drain");
+        handle.join().expect("the other pool runs it");
+    }
 }
 
 /// One way only: the other pool has nothing to do, and is open to the tasks of the first all the same.
@@ -287,12 +288,7 @@ fn tasks_wait_for_tasks_of_an_idle_pool(busy: usize, is_used: bool) -> Ended {
     let kept_open = busy.clone();
     busy.execute(move || {
         let _until_exit = kept_open;
-        wait_until_closed();
-        for n in 0..10 {
-            let handle =
-                idle.spawn(move || println!("task {n}")).expect("a task may submit while pools drain");
-            handle.join().expect("the other pool runs it");
-        }
+        waits_for_tasks_of(&idle);
     })?;
     end()
 }
