@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{meet, pool_in, registry, tidy, within};
+use common::{eventually, meet, pool_in, registry, tidy, within};
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{channel, Receiver, Sender};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
-use winddown::{Pool, Registry, ShutdownToken};
+use winddown::{JoinHandle, Pool, Registry, ShutdownToken};
 
 type Tested = Result<(), Box<dyn Error>>;
 
@@ -371,4 +371,46 @@ fn a_task_in_a_scope_may_wait_for_one_that_needs_another_thread() {
         };
         pool.spawn(outer).unwrap().join().unwrap();
     });
+}
+
+/// A capture whose drop takes as long as its owner wants.
+struct Slow {
+    begun: Sender<()>,
+    may_end: Receiver<()>,
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = self.begun.send(());
+        let _ = self.may_end.recv();
+    }
+}
+
+/// Cancels a task of a pool that is dropped, and whose threads go, before what the task has captured is gone.
+fn cancel_last(registry: &Registry, submit: impl FnOnce(&Pool, Slow) -> JoinHandle<()>) {
+    let pool = Pool::builder()
+        .registry(registry)
+        .max_threads(1)
+        .keep_alive(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    let ((begun, has_begun), (end, may_end)) = (channel(), channel());
+    let gate = gate(&pool);
+    let handle = submit(&pool, Slow { begun, may_end });
+    let canceller = thread::spawn(move || handle.cancel());
+    has_begun.recv().unwrap();
+    drop((gate, pool));
+    eventually("its thread has gone", || registry.stats().iter().all(|pool| pool.threads == 0));
+    drop(end);
+    assert!(canceller.join().unwrap());
+    eventually("the pool has left its registry", || registry.stats().is_empty());
+}
+
+#[test]
+fn a_pool_leaves_its_registry_though_its_last_task_is_cancelled_when_its_threads_have_gone() {
+    let _tidy = tidy();
+    let registry = registry();
+    cancel_last(&registry, |pool, slow| pool.spawn(move || drop(slow)).unwrap());
+    let late = Duration::from_secs(3600);
+    cancel_last(&registry, |pool, slow| pool.spawn_after(late, move || drop(slow)).unwrap());
 }

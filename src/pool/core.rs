@@ -394,8 +394,14 @@ impl Owner for Core {
             Place::Outside => {}
         }
         self.close_if_drained(&mut state);
+        let is_closed = state.queue.intake() == Intake::Closed;
         self.wake(state, None);
         self.signal();
+        if is_closed {
+            // There may be no thread left that would do so when it goes: the drop of what the task had captured, which came
+            // before this, may have taken longer than idle threads are kept.
+            self.retire_if_done();
+        }
         drop(swept);
     }
 

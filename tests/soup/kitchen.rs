@@ -88,7 +88,7 @@ impl Soup {
     /// Prints what there is, for people.
     pub fn tell(&self) {
         for registry in &self.registries {
-            eprintln!("{:?}", registry.progress());
+            eprintln!("{:?}, {:#?}", registry.progress(), registry.stats());
         }
         for kettle in &*lock(&self.kettles) {
             let watcher = kettle.watcher();
